@@ -1,0 +1,140 @@
+"""Writing files so that a crash, a full disk or ctrl-C leaves what stood there before; reading .npy without pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from crossfade.errors import FormatError, StorageError, UnsafeFormat
+
+__all__ = ["atomic_file", "atomic_folder", "read_json", "read_npy", "write_json", "write_npy"]
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; it becomes ``path`` in one step when the block ends without an error.
+
+    Raises:
+        StorageError: the file could not be written; ``path`` is as it was.
+    """
+    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        if isinstance(error, StorageError):
+            raise
+        raise StorageError(
+            f"{path} could not be written: {error.strerror or error}. Nothing was changed; free some space or choose another place."
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder beside ``path``; it becomes ``path`` when the block ends without an error.
+
+    Raises:
+        StorageError: ``path`` exists and ``overwrite`` is false, or it could not be written; ``path`` is as it was.
+    """
+    if path.exists() and not overwrite:
+        raise StorageError(
+            f"{path} exists already, and nothing is overwritten unasked. Choose another place, or allow overwriting."
+        )
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+        temporary.chmod(0o755)
+        yield temporary
+        if path.exists():
+            retired = temporary.with_suffix(".old")
+            os.replace(path, retired)
+            os.replace(temporary, path)
+            shutil.rmtree(retired) if retired.is_dir() else retired.unlink()
+        else:
+            os.replace(temporary, path)
+    except OSError as error:
+        if isinstance(error, StorageError):
+            raise
+        raise StorageError(
+            f"{path} could not be written: {error.strerror or error}. Nothing was changed; free some space or choose another place."
+        ) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON, in one step."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        FormatError: the file is missing, not UTF-8, or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise FormatError(f"{path} is missing. Check the folder's name.") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise FormatError(
+            f"{path} must be JSON in UTF-8 and is not ({error}). It may be truncated: copy it again."
+        ) from error
+
+
+def write_npy(path: Path, array: npt.NDArray[Any]) -> None:
+    """Write an array as .npy, in one step."""
+    with atomic_file(path) as temporary, open(temporary, "wb") as file:
+        np.lib.format.write_array(file, array, allow_pickle=False)
+
+
+def read_npy(path: Path, *, memory_map: bool = True) -> npt.NDArray[Any]:
+    """Open a .npy file, memory-mapped by default, and never through pickle.
+
+    Raises:
+        FormatError: the file is missing, truncated or not .npy.
+        UnsafeFormat: it holds Python objects, which only pickle could read.
+    """
+    try:
+        with open(path, "rb") as file:
+            version = np.lib.format.read_magic(file)
+            reader = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+            shape, _, dtype = reader.get(version, np.lib.format.read_array_header_2_0)(file)
+            start = file.tell()
+    except FileNotFoundError as error:
+        raise FormatError(f"{path} is missing. Check the name.") from error
+    except (ValueError, EOFError, SyntaxError) as error:
+        raise FormatError(
+            f"{path} must be a .npy file and is not ({error}). It may be truncated: copy it again."
+        ) from error
+    if dtype.hasobject:
+        raise UnsafeFormat(
+            f"{path} holds Python objects, which only pickle could read. Save it again as numbers or fixed-width strings."
+        )
+    expected = start + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    found = path.stat().st_size
+    if found < expected:
+        raise FormatError(
+            f"{path} must have {expected} bytes by its header and has {found}. It is truncated: copy it again."
+        )
+    mapped = memory_map and expected > start
+    array: npt.NDArray[Any] = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+    return array

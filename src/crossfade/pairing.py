@@ -1,0 +1,239 @@
+"""pair(): join what the old and the new model made of the same items, by id; split the pairs by item, with no leakage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from crossfade.embeddings.core import Embeddings, Ids, as_ids, item_keys
+from crossfade.errors import PairingError
+from crossfade.spaces import Modality, Space, require_same
+
+__all__ = ["PairBlock", "Pairs", "Part", "Split", "pair"]
+
+
+@dataclass(frozen=True, slots=True)
+class PairBlock:
+    """Rows of both models for the same items of one modality: source [n, d_source], target [n, d_target], float32."""
+
+    modality: Modality
+    source: npt.NDArray[np.float32]
+    target: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The pairs of one modality: row i of ``source`` and row i of ``target`` are the same item."""
+
+    modality: Modality
+    source: Embeddings
+    target: Embeddings
+
+    @property
+    def ids(self) -> Ids:
+        """The items' ids, in order."""
+        return self.source.ids
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Pairs to fit on and pairs to choose on; no item is in both."""
+
+    train: Pairs
+    held_out: Pairs
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The same items seen by two models; an adapter is fitted from ``source`` (normally new) to ``target`` (normally old).
+
+    Attributes:
+        source: the space that the adapter maps from.
+        target: the space that it maps to.
+        parts: one for each modality that has pairs.
+        links: (text id, image id) for each text that describes an image; an image and its texts count as one item.
+    """
+
+    source: Space
+    target: Space
+    parts: tuple[Part, ...]
+    links: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self.parts)
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """The modalities that have pairs."""
+        return tuple(part.modality for part in self.parts)
+
+    def part(self, modality: Modality) -> Part | None:
+        """The pairs of one modality, or None."""
+        return next((part for part in self.parts if part.modality == modality), None)
+
+    def blocks(self, size: int = 8192) -> Iterator[PairBlock]:
+        """All pairs, ``size`` at a time, one modality after the other; nothing else is held in memory."""
+        for part in self.parts:
+            for start in range(0, len(part), size):
+                stop = start + size
+                yield PairBlock(part.modality, part.source.rows.read(start, stop), part.target.rows.read(start, stop))
+
+    def groups(self, part: Part) -> Ids:
+        """The item that each pair of ``part`` belongs to: [n] ids, an image's own or that of the image a text describes.
+
+        A text that describes several images belongs to the first of them, and those images to the first's item too.
+        """
+        leader = self._leaders
+        if not leader:
+            return part.ids
+        return as_ids([leader.get((part.modality, i), i) for i in part.ids.tolist()])
+
+    @cached_property
+    def _leaders(self) -> dict[tuple[Modality, str], str]:
+        """(modality, id) → the id that names its connected component of links (union–find)."""
+        parent: dict[tuple[Modality, str], tuple[Modality, str]] = {}
+
+        def root(node: tuple[Modality, str]) -> tuple[Modality, str]:
+            parent.setdefault(node, node)
+            while parent[node] != node:
+                parent[node] = parent[parent[node]]
+                node = parent[node]
+            return node
+
+        for text, image in self.links:
+            a, b = root(("image", image)), root(("text", text))
+            first, second = min(a, b), max(a, b)
+            parent[second] = first
+        return {node: root(node)[1] for node in parent}
+
+    def item_keys(self) -> npt.NDArray[np.uint64]:
+        """Keys of every item that these pairs hold, sorted: what :func:`crossfade.evaluate` recognises a leak by."""
+        keys = [item_keys(part.ids, salt=part.modality) for part in self.parts]
+        return np.unique(np.concatenate(keys))
+
+    def folds(self, part: Part, *, count: int, seed: int) -> npt.NDArray[np.int64]:
+        """The fold (0 to count − 1) of each pair of ``part``: int64 [n].
+
+        It depends on the item's id and the seed alone, never on the order of the pairs, and an image and its texts share one.
+        """
+        return (item_keys(self.groups(part), salt=f"fold/{seed}") % np.uint64(count)).astype(np.int64)
+
+    def split(self, *, held_out: float = 0.2, seed: int = 0) -> Split:
+        """Divide by item: an image and its captions always fall on the same side.
+
+        Args:
+            held_out: the share of items to hold out, 0 < held_out < 1.
+            seed: another seed, another division.
+
+        Raises:
+            PairingError: a side would be empty.
+        """
+        if not 0.0 < held_out < 1.0:
+            raise PairingError(f"The share of pairs to hold out must lie between 0 and 1; found {held_out}.")
+        train: list[Part] = []
+        rest: list[Part] = []
+        for part in self.parts:
+            out = self.folds(part, count=1_000_000, seed=seed) < held_out * 1_000_000
+            for side, mask in ((train, ~out), (rest, out)):
+                if mask.any():
+                    side.append(Part(part.modality, part.source.select(mask), part.target.select(mask)))
+        if not train or not rest:
+            raise PairingError(f"{len(self)} pairs are too few to hold out a share of {held_out}. Bring more pairs.")
+        return Split(self._with(train), self._with(rest))
+
+    def _with(self, parts: Sequence[Part]) -> Pairs:
+        return Pairs(self.source, self.target, tuple(parts), self.links)
+
+
+def pair(
+    old: Embeddings | Sequence[Embeddings],
+    new: Embeddings | Sequence[Embeddings],
+    *,
+    links: Iterable[tuple[str, str]] = (),
+) -> Pairs:
+    """Join old and new vectors of the same items by id.
+
+    Args:
+        old: the stored vectors, of one modality or of several (a sequence, all of one space).
+        new: the new model's vectors of the same items.
+        links: (text id, image id) for each text that describes an image. They keep an image and its captions on the same
+            side of a split, and let methods be chosen by how well texts find images.
+
+    Returns:
+        Pairs from the new space (source) to the old one (target). Ids that only one side has are left out.
+
+    Raises:
+        SpaceMismatch: one side's sets live in several spaces.
+        PairingError: nothing joins, both sides are one space, or a link names an unknown text or image.
+    """
+    olds, news = _by_modality(old, "old"), _by_modality(new, "new")
+    source, target = next(iter(news.values())).space, next(iter(olds.values())).space
+    if source == target:
+        raise PairingError(
+            f"Pairs join two spaces, and both sides live in {source}. Name the new model's vectors as new."
+        )
+    shared = [modality for modality in olds if modality in news]
+    if not shared:
+        raise PairingError(
+            f"The old vectors are of {', '.join(olds)} and the new ones of {', '.join(news)}: encode the same items."
+        )
+    parts = []
+    for modality in shared:
+        olds_m, news_m = olds[modality], news[modality]
+        rows = olds_m.locate(news_m.ids)
+        both = rows >= 0
+        if not both.any():
+            raise PairingError(
+                f"Old and new {modality} vectors must share ids; none of {len(olds_m)} old ids (such as {str(olds_m.ids[0])!r}) is among "
+                f"{len(news_m)} new ones (such as {str(news_m.ids[0])!r}). Give both the same ids."
+            )
+        whole = both.all() and len(news_m) == len(olds_m)
+        in_order = whole and bool((rows == np.arange(len(rows))).all())
+        parts.append(
+            Part(modality, news_m if whole else news_m.select(both), olds_m if in_order else olds_m.select(rows[both]))
+        )
+    known = tuple(_check_links(tuple(links), olds, news))
+    return Pairs(source, target, tuple(parts), known)
+
+
+def _by_modality(side: Embeddings | Sequence[Embeddings], name: str) -> dict[Modality, Embeddings]:
+    sets = [side] if isinstance(side, Embeddings) else list(side)
+    if not sets:
+        raise PairingError(f"The {name} side has no embeddings. Give at least one set.")
+    for embeddings in sets[1:]:
+        require_same(
+            embeddings.space, sets[0].space, what=f"All {name} vectors", hint=f"Encode the {name} side with one model."
+        )
+    by_modality = {embeddings.modality: embeddings for embeddings in sets}
+    if len(by_modality) < len(sets):
+        raise PairingError(
+            f"The {name} side may hold one set a modality; found {[s.modality for s in sets]}. Merge them first."
+        )
+    return by_modality
+
+
+def _check_links(
+    links: Sequence[tuple[str, str]], olds: dict[Modality, Embeddings], news: dict[Modality, Embeddings]
+) -> Iterator[tuple[str, str]]:
+    """Links may name items that only one side has, but not items that nobody has."""
+    if not links:
+        return
+    for position, modality in ((0, "text"), (1, "image")):
+        names = np.asarray([link[position] for link in links])
+        sets = [side[modality] for side in (olds, news) if modality in side]
+        if not sets:
+            continue
+        unknown = np.all([s.locate(names) < 0 for s in sets], axis=0)
+        if unknown.any():
+            raise PairingError(
+                f"Every link must name a known {modality}; {int(unknown.sum())} of {len(links)} do not, the first names "
+                f"{str(names[np.flatnonzero(unknown)[0]])!r}. Encode those {modality}s or drop the links."
+            )
+    yield from links
