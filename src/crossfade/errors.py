@@ -12,7 +12,8 @@
     ├── DatasetError         a data set on disk that cannot be read as what it was said to be
     │   └── CorruptItem      one item of it: the rest can go on
     ├── EncoderError         a model that cannot be loaded, or that failed while encoding
-    │   └── EndpointError    an embeddings endpoint that refused, or kept failing
+    │   ├── EndpointError    an embeddings endpoint that refused, or kept failing
+    │   └── OutOfMemory      a batch that did not fit; a smaller one may
     ├── FormatError          a file or an artifact that is damaged or not of the named format
     │   ├── UnsafeFormat     it would need pickle to be read
     │   └── NewerFormat      it was written by a later Crossfade
@@ -41,6 +42,7 @@ __all__ = [
     "InvalidVectors",
     "MissingExtra",
     "NewerFormat",
+    "OutOfMemory",
     "PairingError",
     "SpaceMismatch",
     "StorageError",
@@ -90,6 +92,10 @@ class EncoderError(CrossfadeError, RuntimeError):
 
 class EndpointError(EncoderError):
     """An embeddings endpoint that refused the request, or kept failing."""
+
+
+class OutOfMemory(EncoderError):
+    """A batch that did not fit into the device's memory; a smaller one may."""
 
 
 class FormatError(CrossfadeError, ValueError):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -33,6 +35,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
         os.replace(temporary, path)
+        _make_durable(path.parent)
     except OSError as error:
         if isinstance(error, StorageError):
             raise
@@ -40,7 +43,19 @@ def atomic_file(path: Path) -> Iterator[Path]:
             f"{path} could not be written: {error.strerror or error}. Nothing was changed; free some space or choose another place."
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where the folder itself is missing or is no folder
+            temporary.unlink(missing_ok=True)
+
+
+def _make_durable(folder: Path) -> None:
+    """Ask the system to write the folder's list of names to the disk, where folders can be opened at all."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -94,7 +109,9 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise FormatError(f"{path} is missing. Check the folder's name.") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except OSError as error:
+        raise FormatError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise FormatError(
             f"{path} must be JSON in UTF-8 and is not ({error}). It may be truncated: copy it again."
         ) from error
@@ -119,9 +136,12 @@ def read_npy(path: Path, *, memory_map: bool = True) -> npt.NDArray[Any]:
             reader = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
             shape, _, dtype = reader.get(version, np.lib.format.read_array_header_2_0)(file)
             start = file.tell()
+        size = path.stat().st_size
     except FileNotFoundError as error:
         raise FormatError(f"{path} is missing. Check the name.") from error
-    except (ValueError, EOFError, SyntaxError) as error:
+    except OSError as error:
+        raise FormatError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (ValueError, TypeError, EOFError, SyntaxError, TokenError, RecursionError) as error:
         raise FormatError(
             f"{path} must be a .npy file and is not ({error}). It may be truncated: copy it again."
         ) from error
@@ -129,11 +149,10 @@ def read_npy(path: Path, *, memory_map: bool = True) -> npt.NDArray[Any]:
         raise UnsafeFormat(
             f"{path} holds Python objects, which only pickle could read. Save it again as numbers or fixed-width strings."
         )
-    expected = start + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    found = path.stat().st_size
-    if found < expected:
+    expected = start + math.prod(shape) * dtype.itemsize
+    if size < expected or min(shape, default=0) < 0:
         raise FormatError(
-            f"{path} must have {expected} bytes by its header and has {found}. It is truncated: copy it again."
+            f"{path} must have {expected} bytes by its header and has {size}. It is truncated: copy it again."
         )
     mapped = memory_map and expected > start
     array: npt.NDArray[Any] = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)

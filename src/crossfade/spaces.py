@@ -55,6 +55,11 @@ class Space:
             raise ConfigError(
                 "A space must name its model, and the name is empty. Give the model's hub id or folder name."
             )
+        for name in ("model", "revision", "preprocessing", "query_prefix", "document_prefix", "runtime"):
+            if not isinstance(getattr(self, name), str):
+                raise ConfigError(f"A space's {name} must be a string; found {getattr(self, name)!r}.")
+        if not isinstance(self.normalized, bool):
+            raise ConfigError(f"A space's 'normalized' must be true or false; found {self.normalized!r}.")
         if isinstance(self.dimension, bool) or not isinstance(self.dimension, int) or self.dimension < 1:
             raise ConfigError(f"A space's dimension must be a positive whole number; found {self.dimension!r}.")
         if self.metric not in METRICS:
@@ -83,15 +88,16 @@ class Space:
 
         Raises:
             FormatError: a field is unknown or missing.
+            ConfigError: a field has a value that it cannot have.
         """
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(values) - known - {"fingerprint"})
         if unknown:
             raise FormatError(f"A space has the fields {sorted(known)}; found also {unknown}. Remove or rename them.")
         given = {name: value for name, value in values.items() if name in known}
-        if "modalities" in given:
-            given["modalities"] = tuple(given["modalities"])
         try:
+            if "modalities" in given:
+                given["modalities"] = tuple(given["modalities"])
             return cls(**given)
         except TypeError as error:
             raise FormatError(f"A space must name its model and its dimension; found {sorted(given)}.") from error

@@ -3,68 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from crossfade.embeddings.ids import IdIndex, Ids, as_ids, item_keys, require_unique
 from crossfade.embeddings.rows import Block, Rows
 from crossfade.errors import ConfigError, InvalidIds, InvalidVectors
 from crossfade.spaces import MODALITIES, Modality, Space
 
 __all__ = ["Embeddings", "Ids", "as_ids", "item_keys"]
 
-Ids = npt.NDArray[np.str_]
-
 ZERO_NORM = 1e-12
 """A norm below this counts as zero: the direction of such a vector is rounding noise."""
 
 
-def as_ids(ids: Sequence[object] | npt.NDArray[Any]) -> Ids:
-    """Ids as a one-dimensional array of strings; whole numbers are written out.
-
-    Raises:
-        InvalidIds: an id is empty or a number with a fraction, or they are not one-dimensional.
-    """
-    array = ids if isinstance(ids, np.ndarray) and ids.dtype.kind == "U" else np.asarray(ids)
-    if array.ndim != 1:
-        raise InvalidIds(f"Ids must be a list, one id a row; found an array of shape {array.shape}.")
-    if len(array) == 0:
-        return np.empty(0, dtype="<U1")
-    if array.dtype.kind in "iuO":
-        array = np.asarray([str(value) for value in array.tolist()])
-    elif array.dtype.kind == "S":
-        array = np.char.decode(array, "utf-8")
-    if array.dtype.kind != "U":
-        raise InvalidIds(f"Ids must be strings or whole numbers; found {array.dtype}. Convert them first.")
-    if np.any(array == ""):
-        raise InvalidIds(f"No id may be empty; row {int(np.flatnonzero(array == '')[0])} is. Give every row an id.")
-    return array
-
-
-def item_keys(ids: Ids, *, salt: str) -> npt.NDArray[np.uint64]:
-    """A 64-bit key for each id: uint64 [n]; equal ids and salts have equal keys, on every machine and at every width.
-
-    One pass of FNV-1a over the code points of all ids at once, then the finaliser of SplitMix64. It is not cryptographic:
-    it divides items at random and recognises them again without their names being stored.
-
-    Args:
-        ids: [n] strings.
-        salt: what the ids are ids of (``image``), or the seed of a split.
-    """
-    start = 0xCBF29CE484222325
-    for byte in salt.encode():
-        start = ((start ^ byte) * 0x100000001B3) % 2**64
-    keys = np.full(len(ids), start, dtype=np.uint64)
-    if len(ids):
-        points = np.ascontiguousarray(ids).view(np.uint32).reshape(len(ids), -1)
-        for column in points.T:
-            mixed = (keys ^ column) * np.uint64(0x100000001B3)
-            keys = np.where(column == 0, keys, mixed)
-    keys = (keys ^ (keys >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    keys = (keys ^ (keys >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return keys ^ (keys >> np.uint64(31))
+def _as_matrix(vectors: Any) -> npt.NDArray[Any]:
+    try:
+        return np.asanyarray(vectors)
+    except ValueError as error:
+        raise InvalidVectors("Vectors must be a matrix [rows, dimension], and the rows are of several lengths.") from error
 
 
 class Embeddings:
@@ -101,7 +62,7 @@ class Embeddings:
                 f"The space {space} holds {', '.join(space.modalities)} only; found {modality!r} vectors for it."
             )
         self.ids = as_ids(ids)
-        self.rows = vectors if isinstance(vectors, Rows) else Rows([np.asanyarray(vectors)])
+        self.rows = vectors if isinstance(vectors, Rows) else Rows([_as_matrix(vectors)])
         self.space = space
         self.modality: Modality = modality
         count, dimension = self.rows.shape
@@ -113,22 +74,16 @@ class Embeddings:
             )
         if len(self.ids) != count:
             raise InvalidIds(f"There must be one id a row; found {len(self.ids)} ids for {count} rows.")
-        self._order = np.argsort(self.ids, kind="stable")
-        ordered = self.ids[self._order]
-        repeats = ordered[1:][ordered[1:] == ordered[:-1]]
-        if len(repeats):
-            raise InvalidIds(
-                f"Ids must be unique; {len(repeats)} repeat, the first is {repeats[0]!r}. Drop or rename the duplicates."
-            )
+        require_unique(self.ids)
         self.metadata = {name: np.asarray(column) for name, column in (metadata or {}).items()}
         for name, column in self.metadata.items():
             if len(column) != count:
                 raise InvalidIds(
                     f"A metadata column must have one value a row; {name!r} has {len(column)} for {count} rows."
                 )
-        if not any(isinstance(shard, np.memmap) for shard in self.rows.shards):
+        if not self.rows.on_disk:
             for _ in self.rows.blocks():
-                pass
+                pass  # reading a block checks it
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -145,27 +100,50 @@ class Embeddings:
         """All vectors in memory, float32 [n, d]; for sets known to be small."""
         return self.rows.read(0, len(self))
 
-    def blocks(self, size: int = 8192) -> Iterator[Block]:
-        """All vectors in order as float32 blocks of at most ``size`` rows."""
-        return self.rows.blocks(size)
+    def blocks(self, size: int = 8192, *, prefetch: bool = False) -> Iterator[Block]:
+        """All vectors in order as float32 blocks of at most ``size`` rows; see :meth:`Rows.blocks`."""
+        return self.rows.blocks(size, prefetch=prefetch)
 
     def select(self, rows: npt.NDArray[Any] | Sequence[int]) -> Embeddings:
-        """Only these rows (numbers or a mask), in this order; no vector is read."""
-        chosen = np.asarray(rows)
-        chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype(np.int64)
-        if len(chosen) == 0:
+        """Only these rows (numbers or a mask), in this order; no vector is read.
+
+        Raises:
+            InvalidVectors: no row is named, one that does not exist, or a mask is not of length n.
+            InvalidIds: a row is named twice.
+        """
+        chosen = self._row_numbers(np.asarray(rows))
+        part = object.__new__(Embeddings)  # what was checked of the whole holds for a part of it
+        part.ids, part.rows = self.ids[chosen], self.rows.select(chosen)
+        part.space, part.modality = self.space, self.modality
+        part.metadata = {name: column[chosen] for name, column in self.metadata.items()}
+        return part
+
+    def _row_numbers(self, rows: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        if rows.size == 0 or (rows.dtype == bool and not rows.any()):
             raise InvalidVectors("A selection of embeddings must not be empty, and this one names no rows.")
-        columns = {name: column[chosen] for name, column in self.metadata.items()}
-        return Embeddings(self.ids[chosen], self.rows.select(chosen), self.space, self.modality, metadata=columns)
+        if rows.dtype == bool:
+            if rows.shape != (len(self),):
+                raise InvalidVectors(f"A mask must have one value a row: {len(self)}; found {rows.shape}.")
+            return np.flatnonzero(rows)
+        if rows.ndim != 1 or rows.dtype.kind not in "iu":
+            raise InvalidVectors(f"Rows are named by whole numbers or a mask; found {rows.dtype} of shape {rows.shape}.")
+        if rows.min() < 0 or rows.max() >= len(self):
+            raise InvalidVectors(f"Rows are numbered 0 to {len(self) - 1}; found {rows.min()} to {rows.max()}.")
+        seen = np.zeros(len(self), dtype=bool)
+        seen[rows] = True
+        if int(seen.sum()) < len(rows):
+            raise InvalidIds(
+                f"A selection names a row once, or its id would repeat; {len(rows) - int(seen.sum())} are named again."
+            )
+        return rows.astype(np.int64)
 
     def locate(self, ids: Sequence[object] | npt.NDArray[Any]) -> npt.NDArray[np.int64]:
         """The row number of each id, and -1 where there is none: [len(ids)] int64."""
-        wanted = as_ids(ids)
-        if len(wanted) == 0:
-            return np.empty(0, dtype=np.int64)
-        place = np.searchsorted(self.ids, wanted, sorter=self._order)
-        candidate = self._order[np.minimum(place, len(self) - 1)]
-        return np.where(self.ids[candidate] == wanted, candidate, -1).astype(np.int64)
+        return self._index.locate(as_ids(ids))
+
+    @cached_property
+    def _index(self) -> IdIndex:
+        return IdIndex(self.ids)
 
     def require_nonzero(self) -> None:
         """Refuse zero vectors, which have no direction and cannot be normalised.
@@ -204,3 +182,92 @@ class Embeddings:
         from crossfade.embeddings.folder import load_folder
 
         return load_folder(Path(path))
+
+    @classmethod
+    def from_npy(
+        cls,
+        vectors: str | Path | Sequence[str | Path],
+        *,
+        ids: str | Path | Sequence[str | Path] | None = None,
+        space: Space | None = None,
+        modality: Modality | None = None,
+    ) -> Embeddings:
+        """Open vectors in .npy, memory-mapped; see :func:`crossfade.embeddings.npy.read_npy_pair`."""
+        from crossfade.embeddings.npy import read_npy_pair
+
+        return read_npy_pair(vectors, ids, space=space, modality=modality)
+
+    @classmethod
+    def from_parquet(
+        cls,
+        path: str | Path | Sequence[str | Path],
+        *,
+        space: Space | None = None,
+        modality: Modality | None = None,
+        ids: str | None = "id",
+        vectors: str = "vector",
+        metadata: Sequence[str] = (),
+    ) -> Embeddings:
+        """Read columns of Parquet files; see :func:`crossfade.embeddings.tables.read_parquet`."""
+        from crossfade.embeddings.tables import read_parquet
+
+        return read_parquet(path, space=space, modality=modality, ids=ids, vectors=vectors, metadata=metadata)
+
+    @classmethod
+    def from_arrow(
+        cls,
+        path: str | Path | Sequence[str | Path],
+        *,
+        space: Space | None = None,
+        modality: Modality | None = None,
+        ids: str | None = "id",
+        vectors: str = "vector",
+        metadata: Sequence[str] = (),
+    ) -> Embeddings:
+        """Open columns of Arrow IPC (Feather) files; see :func:`crossfade.embeddings.tables.read_arrow`."""
+        from crossfade.embeddings.tables import read_arrow
+
+        return read_arrow(path, space=space, modality=modality, ids=ids, vectors=vectors, metadata=metadata)
+
+    @classmethod
+    def from_clip_retrieval(
+        cls,
+        folder: str | Path,
+        *,
+        space: Space | None = None,
+        modality: Modality | None = None,
+        ids: str | None = None,
+        metadata: Sequence[str] | None = None,
+    ) -> Embeddings:
+        """Open a folder of clip-retrieval; see :func:`crossfade.embeddings.clip_retrieval.read_clip_retrieval`."""
+        from crossfade.embeddings.clip_retrieval import read_clip_retrieval
+
+        return read_clip_retrieval(folder, space=space, modality=modality, ids=ids, metadata=metadata)
+
+    def to_npy(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Write a folder of vectors.npy, ids.npy and space.json; metadata columns are left out."""
+        from crossfade.embeddings.npy import write_npy_pair
+
+        write_npy_pair(self, folder, overwrite=overwrite)
+
+    def to_parquet(
+        self, path: str | Path, *, ids: str = "id", vectors: str = "vector", overwrite: bool = False
+    ) -> None:
+        """Write one Parquet file; see :func:`crossfade.embeddings.tables.write_parquet`."""
+        from crossfade.embeddings.tables import write_parquet
+
+        write_parquet(self, path, ids=ids, vectors=vectors, overwrite=overwrite)
+
+    def to_arrow(self, path: str | Path, *, ids: str = "id", vectors: str = "vector", overwrite: bool = False) -> None:
+        """Write one Arrow IPC (Feather V2) file, uncompressed, so that it can be memory-mapped."""
+        from crossfade.embeddings.tables import write_arrow
+
+        write_arrow(self, path, ids=ids, vectors=vectors, overwrite=overwrite)
+
+    def to_clip_retrieval(
+        self, folder: str | Path, *, texts: Embeddings | None = None, overwrite: bool = False
+    ) -> None:
+        """Write clip-retrieval's layout; see :func:`crossfade.embeddings.clip_retrieval.write_clip_retrieval`."""
+        from crossfade.embeddings.clip_retrieval import write_clip_retrieval
+
+        write_clip_retrieval(self, folder, texts=texts, overwrite=overwrite)

@@ -3,7 +3,7 @@
 ::
 
     folder/
-      embeddings.json       format_version, space, modality, complete, shards: [{rows, vectors, ids, metadata}, …]
+      embeddings.json       format_version, space, modality, complete, shards: [{rows, vectors, ids, metadata, columns}, …]
       vectors-00000.npy     [rows, dimension], float16 / float32 / float64
       ids-00000.npy         [rows], fixed-width Unicode strings
       metadata-00000.parquet   only where there are metadata columns
@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from crossfade.embeddings.core import Embeddings, Ids, as_ids
 from crossfade.embeddings.rows import Rows
-from crossfade.errors import FormatError, InvalidIds, NewerFormat, SpaceMismatch
+from crossfade.errors import FormatError, InvalidIds, InvalidVectors, NewerFormat, SpaceMismatch
 from crossfade.files import atomic_folder, read_json, read_npy, write_json, write_npy
 from crossfade.spaces import Modality, Space
 
@@ -61,6 +61,8 @@ class EmbeddingsWriter:
                 )
             self._shards = list(manifest["shards"])
             self._complete = bool(manifest["complete"])
+        for stray in path.glob(".*.tmp"):  # what a killed writer had begun
+            stray.unlink(missing_ok=True)
 
     @property
     def complete(self) -> bool:
@@ -88,17 +90,26 @@ class EmbeddingsWriter:
             metadata: columns of length n; every shard must have the same ones.
 
         Raises:
-            InvalidIds: not as many ids as rows.
+            InvalidIds: not as many ids as rows, or the metadata columns are not those of the shards before.
+            InvalidVectors: not of the space's dimension, or not finite.
             StorageError: it could not be written; the shards before it still stand.
         """
         if len(ids) != len(vectors):
             raise InvalidIds(f"There must be one id a row; found {len(ids)} ids for {len(vectors)} rows.")
+        matrix = Rows([vectors])
+        if matrix.shape[1] != self.space.dimension:
+            raise InvalidVectors(
+                f"Vectors of {self.space} must have dimension {self.space.dimension}; found {matrix.shape[1]}."
+            )
+        matrix.read(0, len(matrix))  # refuses what is not finite
+        self._require_columns(list(metadata or {}))
         number = f"{len(self._shards):05d}"
         shard: dict[str, Any] = {
             "rows": len(ids),
             "vectors": f"vectors-{number}.npy",
             "ids": f"ids-{number}.npy",
             "metadata": None,
+            "columns": sorted(metadata or {}),
         }
         write_npy(self.path / shard["vectors"], np.ascontiguousarray(vectors))
         write_npy(self.path / shard["ids"], np.asarray(ids))
@@ -109,6 +120,11 @@ class EmbeddingsWriter:
             write_columns(self.path / shard["metadata"], metadata)
         self._shards.append(shard)
         self._write_manifest()
+
+    def _require_columns(self, names: list[str]) -> None:
+        before = self._shards[0].get("columns", []) if self._shards else sorted(names)
+        if sorted(names) != before:
+            raise InvalidIds(f"Every shard must have the same metadata columns: {before}; found {sorted(names)}.")
 
     def finish(self) -> Embeddings:
         """Mark the set as complete and open it."""
@@ -137,8 +153,7 @@ def save_folder(embeddings: Embeddings, path: Path, *, overwrite: bool, shard_ro
         for start in range(0, len(embeddings), shard_rows):
             part = slice(start, start + shard_rows)
             columns = {name: column[part] for name, column in embeddings.metadata.items()}
-            vectors = embeddings.rows.read(start, start + shard_rows).astype(embeddings.rows.dtype, copy=False)
-            writer.append(embeddings.ids[part], vectors, columns)
+            writer.append(embeddings.ids[part], embeddings.rows.stored(start, start + shard_rows), columns)
         writer.finish()
 
 
@@ -177,13 +192,17 @@ def _manifest(path: Path) -> dict[str, Any]:
             f"{path} is not a folder of embeddings: it has no {MANIFEST}. Other formats enter by Embeddings.from_… functions."
         )
     manifest = read_json(path / MANIFEST)
-    missing = {"format_version", "space", "modality", "complete", "shards"} - set(manifest)
-    if missing:
-        raise FormatError(
-            f"{path / MANIFEST} must name {sorted(missing)} and does not. The folder is damaged: copy it again."
-        )
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("format_version"), int):
+        raise FormatError(f"{path / MANIFEST} must name its format_version and does not. Copy the folder again.")
     if manifest["format_version"] > FORMAT_VERSION:
         raise NewerFormat(
             f"{path} has format version {manifest['format_version']}; this Crossfade reads up to {FORMAT_VERSION}. Upgrade crossfade."
+        )
+    missing = sorted({"space", "modality", "complete", "shards"} - set(manifest))
+    sound = not missing and isinstance(manifest["space"], dict) and isinstance(manifest["shards"], list)
+    if not sound or not all({"rows", "vectors", "ids", "metadata"} <= set(shard) for shard in manifest["shards"]):
+        raise FormatError(
+            f"{path / MANIFEST} must name space, modality, complete and every shard's files; {missing or 'an entry'} is "
+            "missing. The folder is damaged: copy it again."
         )
     return dict(manifest)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import mmap
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from crossfade.embeddings.float16 import widen
 from crossfade.errors import InvalidVectors
 
-__all__ = ["Block", "Rows"]
+__all__ = ["Block", "Rows", "ahead"]
 
-DTYPES = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +37,17 @@ class Rows:
     Args:
         shards: arrays of shape [n_i, d], float16, float32 or float64, of one dimension; usually memory maps.
         selection: row numbers [n] into the concatenated shards; all of them by default.
+        on_disk: whether the arrays are backed by files, so that looking at every row means reading it; by default, whether
+            one of them is a NumPy memory map.
     """
 
-    def __init__(self, shards: Sequence[npt.NDArray[Any]], *, selection: npt.NDArray[np.int64] | None = None) -> None:
+    def __init__(
+        self,
+        shards: Sequence[npt.NDArray[Any]],
+        *,
+        selection: npt.NDArray[np.int64] | None = None,
+        on_disk: bool | None = None,
+    ) -> None:
         if not shards:
             raise InvalidVectors("A set of vectors must have at least one array, and has none.")
         for shard in shards:
@@ -43,7 +55,7 @@ class Rows:
                 raise InvalidVectors(
                     f"Vectors must be a matrix [rows, dimension]; found an array of shape {shard.shape}."
                 )
-            if shard.dtype not in DTYPES:
+            if shard.dtype.kind != "f" or shard.dtype.itemsize not in (2, 4, 8):
                 raise InvalidVectors(
                     f"Vectors must be float16, float32 or float64; found {shard.dtype}. Convert them first."
                 )
@@ -51,8 +63,9 @@ class Rows:
                 raise InvalidVectors(
                     f"All shards must have one dimension; found {shards[0].shape[1]} and {shard.shape[1]}."
                 )
-        self.shards = tuple(shards)
-        self.dtype: np.dtype[Any] = shards[0].dtype
+        self.on_disk = any(isinstance(shard, np.memmap) for shard in shards) if on_disk is None else on_disk
+        self.shards = tuple(np.asarray(shard) for shard in shards)
+        self.dtype: np.dtype[Any] = np.result_type(*{shard.dtype for shard in shards}).newbyteorder("=")
         self._offsets = np.cumsum([0, *(len(shard) for shard in shards)])
         self.selection = selection
 
@@ -67,50 +80,130 @@ class Rows:
 
     def select(self, rows: npt.NDArray[np.int64]) -> Rows:
         """The same matrix with only these rows, in this order; nothing is read."""
-        return Rows(self.shards, selection=rows if self.selection is None else self.selection[rows])
+        chosen = rows if self.selection is None else self.selection[rows]
+        return Rows(self.shards, selection=chosen, on_disk=self.on_disk)
 
     def take(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """The named rows as float32, shape [len(rows), dimension]."""
         wanted = np.asarray(rows, dtype=np.int64)
-        return self._finite(self._gather(wanted if self.selection is None else self.selection[wanted]), wanted)
+        return self._single(self._gather(wanted if self.selection is None else self.selection[wanted]), wanted)
 
     def read(self, start: int, stop: int) -> npt.NDArray[np.float32]:
         """Rows ``start`` to ``stop`` as float32; a view, where they already are float32 in one shard."""
         start, stop = max(start, 0), min(stop, len(self))
-        wanted = np.arange(start, stop)
+        return self._single(self._slice(start, stop), range(start, stop))
+
+    def stored(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """Rows ``start`` to ``stop`` in the number format they are stored in (the widest, where shards differ)."""
+        start, stop = max(start, 0), min(stop, len(self))
+        block = np.asarray(self._slice(start, stop), dtype=self.dtype)
+        if block.dtype == np.float64:
+            if not np.isfinite(block).all():
+                raise _not_finite(block, range(start, stop))
+        else:
+            self._single(block, range(start, stop))
+        return block
+
+    def blocks(self, size: int = 8192, *, prefetch: bool = False) -> Iterator[Block]:
+        """All rows in order, ``size`` at a time.
+
+        Args:
+            size: rows in a block.
+            prefetch: read and convert the next block in a second thread while the caller works on this one.
+        """
+
+        def read(start: int) -> Block:
+            return Block(start, self.read(start, start + size))
+
+        starts = range(0, len(self), size)
+        yield from ahead(read, starts) if prefetch else map(read, starts)
+
+    def _slice(self, start: int, stop: int) -> npt.NDArray[Any]:
         if self.selection is not None:
-            return self._finite(self._gather(self.selection[start:stop]), wanted)
+            return self._gather(self.selection[start:stop])
         first = int(np.searchsorted(self._offsets, start, side="right")) - 1
         first = min(first, len(self.shards) - 1)
         if stop <= self._offsets[first + 1]:
             offset = int(self._offsets[first])
-            block = np.asarray(self.shards[first][start - offset : stop - offset])
-            return self._finite(np.asarray(block, dtype=np.float32), wanted)
-        return self._finite(self._gather(wanted), wanted)
+            return self.shards[first][start - offset : stop - offset]
+        return self._gather(np.arange(start, stop))
 
-    def blocks(self, size: int = 8192) -> Iterator[Block]:
-        """All rows in order, ``size`` at a time."""
-        for start in range(0, len(self), size):
-            yield Block(start, self.read(start, start + size))
+    def release(self, start: int, stop: int) -> None:
+        """Let the system drop the memory-mapped pages of rows that were read; reading them again brings them back.
 
-    def _gather(self, physical: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        It keeps the memory of a pass over many files at that of a few blocks. It does nothing to arrays in memory.
+        """
+        start, stop = max(start, 0), min(stop, len(self))
+        if stop <= start:
+            return
+        first, last = start, stop - 1
+        if self.selection is not None:
+            first, last = int(self.selection[start:stop].min()), int(self.selection[start:stop].max())
+        for shard, offset in zip(self.shards, self._offsets, strict=False):
+            _release(shard, first - int(offset), last + 1 - int(offset))
+
+    def _gather(self, physical: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         if len(self.shards) == 1:
-            return np.asarray(self.shards[0][physical], dtype=np.float32)
-        out = np.empty((len(physical), self.shape[1]), dtype=np.float32)
+            return self.shards[0][physical]
+        out = np.empty((len(physical), self.shape[1]), dtype=self.dtype)
         owner = np.searchsorted(self._offsets, physical, side="right") - 1
         for shard in np.unique(owner):
             mine = owner == shard
             out[mine] = self.shards[shard][physical[mine] - self._offsets[shard]]
         return out
 
-    def _finite(self, block: npt.NDArray[np.float32], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    def _single(self, block: npt.NDArray[Any], rows: Sequence[int] | npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """``block`` as float32, known to be finite; ``rows`` are the row numbers to name if it is not."""
+        if block.dtype == np.float16:
+            single = np.empty(block.shape, dtype=np.float32)
+            if not widen(block, single):
+                raise _not_finite(block, rows)
+            return single
         with np.errstate(over="ignore", invalid="ignore"):
-            suspicious = block.size > 0 and not np.isfinite(np.dot(block.ravel(), block.ravel()))
-        if suspicious:
-            bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
-            if len(bad):
-                raise InvalidVectors(
-                    f"Every vector must be finite; found NaN or infinity in {len(bad)} rows, the first at row {rows[bad[0]]}. "
-                    "Re-encode those items or leave them out."
-                )
-        return block
+            single = np.asarray(block, dtype=np.float32)
+            # A sum of squares is never finite where a term is not; where it only overflowed, look at every number.
+            suspicious = single.size > 0 and not np.isfinite(np.dot(single.ravel(), single.ravel()))
+        if suspicious and not np.isfinite(single).all():
+            raise _not_finite(single, rows)
+        return single
+
+
+def _not_finite(block: npt.NDArray[Any], rows: Sequence[int] | npt.NDArray[np.int64]) -> InvalidVectors:
+    bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
+    return InvalidVectors(
+        f"Every vector must be finite in float32; found NaN or infinity in {len(bad)} rows, the first at row "
+        f"{int(rows[int(bad[0])])}. Re-encode those items or leave them out."
+    )
+
+
+def ahead(read: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """``map(read, items)``, with one call running in a second thread while the caller works on the result before it.
+
+    An exception of ``read`` is raised where its result would have come. However the caller stops, no thread is left: the
+    one call under way is waited for.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="crossfade-read") as pool:
+        waiting: Future[R] | None = None
+        for item in items:
+            result, waiting = waiting, pool.submit(read, item)
+            if result is not None:
+                yield result.result()
+        if waiting is not None:
+            yield waiting.result()
+
+
+def _release(shard: npt.NDArray[Any], start: int, stop: int) -> None:
+    mapping: object = shard
+    while isinstance(mapping, np.ndarray):
+        mapping = mapping.base
+    if not isinstance(mapping, mmap.mmap) or not hasattr(mapping, "madvise") or shard.strides[0] <= 0:
+        return
+    if shard.flags.writeable:  # a private map may hold changes that are in no file
+        return
+    start, stop = max(start, 0), min(stop, len(shard))
+    base = np.frombuffer(mapping, dtype=np.uint8, count=1).__array_interface__["data"][0]
+    offset = shard.__array_interface__["data"][0] - base
+    first = -(-(offset + start * shard.strides[0]) // mmap.PAGESIZE) * mmap.PAGESIZE
+    length = offset + stop * shard.strides[0] - first
+    if length > 0:
+        mapping.madvise(mmap.MADV_DONTNEED, first, length)

@@ -6,46 +6,97 @@ into an :class:`Adapter`. An *adapter* maps vectors of its ``source`` space into
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from crossfade.embeddings.core import ZERO_NORM, Embeddings
-from crossfade.embeddings.folder import EmbeddingsWriter
-from crossfade.errors import FitError, InvalidVectors, SpaceMismatch
+from crossfade.errors import FitError, InvalidVectors
+from crossfade.methods.bulk import MappedBlocks
 from crossfade.pairing import Pairs
 from crossfade.spaces import Modality, Space, require_same
 
-__all__ = ["Adapter", "Method", "Provenance", "l2_normalize", "require_pairs"]
+if TYPE_CHECKING:
+    from crossfade.evaluation.result import Evaluation
+
+__all__ = [
+    "Adapter",
+    "Graph",
+    "Method",
+    "Provenance",
+    "as_queries",
+    "l2_normalize",
+    "require_pairs",
+    "shared_modalities",
+]
 
 Floats = npt.NDArray[np.float32]
 
 
-def l2_normalize(vectors: Floats) -> Floats:
+def l2_normalize(vectors: Floats, *, out: Floats | None = None) -> Floats:
     """n(·): each row divided by its L2 norm, shape kept.
 
+    Args:
+        vectors: float32 [n, d] or [d].
+        out: where the result goes; ``vectors`` itself divides in place.
+
     Raises:
-        InvalidVectors: a row is zero.
+        InvalidVectors: a row is zero or not finite.
     """
     if vectors.ndim == 1:
-        norm = np.sqrt(np.dot(vectors, vectors))
-        if norm < ZERO_NORM:
+        norm = math.sqrt(np.dot(vectors, vectors))
+        if not ZERO_NORM <= norm < math.inf:
             raise InvalidVectors(
-                "A vector must not be zero where it is normalised, and this one is. Check how it was made."
+                f"A vector must be finite and not zero where it is normalised; this one has norm {norm}. "
+                "Check how it was made."
             )
-        return np.asarray(vectors / norm, dtype=np.float32)
+        unit: Floats = np.divide(vectors, np.float32(norm), out=out)
+        return unit
     norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
-    if len(norms) and norms.min() < ZERO_NORM:
+    bad = np.flatnonzero(~((norms >= ZERO_NORM) & (norms < np.inf)))
+    if len(bad):
         raise InvalidVectors(
-            f"A vector must not be zero where it is normalised; {int((norms < ZERO_NORM).sum())} rows are, the first is row "
-            f"{int(np.argmin(norms))}. Re-encode those items or leave them out."
+            f"A vector must be finite and not zero where it is normalised; {len(bad)} rows are not, the first is row "
+            f"{int(bad[0])}. Re-encode those items or leave them out."
         )
-    return np.asarray(vectors / norms[:, None], dtype=np.float32)
+    units: Floats = np.divide(vectors, norms[:, None], out=out)
+    return units
+
+
+def as_queries(vectors: npt.NDArray[Any], space: Space) -> Floats:
+    """Vectors of ``space`` as float32, after the checks that cost next to nothing beside a matrix product.
+
+    Args:
+        vectors: [n, d] or [d].
+        space: d is its dimension.
+
+    Raises:
+        InvalidVectors: a wrong dimension, a number that is not finite, or a zero vector in a space that is normalised.
+    """
+    values = np.asarray(vectors, dtype=np.float32)
+    if values.ndim not in (1, 2) or values.shape[-1] != space.dimension:
+        raise InvalidVectors(
+            f"Vectors of {space} must have shape [n, {space.dimension}] or [{space.dimension}]; found {values.shape}. "
+            "Encode them with that model."
+        )
+    if values.ndim == 1:
+        squares = np.dot(values, values)
+        fine = squares < math.inf and (squares > 0.0 or not space.normalized)
+    else:
+        lengths = np.einsum("ij,ij->i", values, values)
+        fine = len(lengths) == 0 or bool(lengths.max() < math.inf and (lengths.min() > 0.0 or not space.normalized))
+    if not fine:
+        zero = ", and not zero, since their space is normalised" if space.normalized else ""
+        raise InvalidVectors(
+            f"Vectors of {space} must be finite{zero}; some are not. Re-encode those items or leave them out."
+        )
+    return values
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,13 +118,31 @@ class Provenance:
     fitted_on: npt.NDArray[np.uint64]
 
 
+class Graph(Protocol):
+    """A computation graph under construction; values go by name.
+
+    Attributes:
+        vectors: the vectors to map, [batch, d_source].
+        old: the old model's vectors of the same items, [batch, d_target]; only in graphs of two-encoder adapters.
+    """
+
+    vectors: str
+    old: str
+
+    def constant(self, value: npt.NDArray[Any]) -> str:
+        """Add an array."""
+
+    def apply(self, operator: str, *inputs: str, attributes: Mapping[str, Any] | None = None) -> str:
+        """Add an ONNX operator of one output."""
+
+
 class Adapter(ABC):
     """A map from one space to another.
 
     Attributes:
         source: the space it maps from, normally the new model's.
         target: the space it maps to, normally the old model's.
-        modalities: the modalities that it was fitted for and agrees to map.
+        modalities: the modalities that it agrees to map.
         provenance: how it was made; None for one that was built by hand.
     """
 
@@ -119,47 +188,66 @@ class Adapter(ABC):
     ) -> Self:
         """The reverse of :meth:`config` and :meth:`tensors`: maps bit for bit as before."""
 
+    @abstractmethod
+    def draw(self, graph: Graph, modality: Modality) -> str:
+        """Write the map into a computation graph (:func:`crossfade.export_onnx`).
+
+        Returns:
+            The name of the value that holds the mapped vectors.
+        """
+
     def transform(
         self,
         embeddings: Embeddings,
         *,
         old: Embeddings | None = None,
         out: str | Path | None = None,
+        dtype: Literal["float16", "float32"] | None = None,
         block: int = 16_384,
     ) -> Embeddings:
-        """Map embeddings into the target space, in blocks.
+        """Map embeddings into the target space, in blocks; reading, mapping and writing overlap.
 
         Args:
             embeddings: in the source space.
             old: the old model's embeddings of the same ids; only two-encoder adapters need it.
-            out: write the result there as it is made, and memory-map it; by default it stays in memory.
+            out: a folder to write the result to as it is made; by default it stays in memory.
+            dtype: number format of the result; by default float16 where ``embeddings`` are, and float32 elsewhere.
             block: rows mapped at a time.
+
+        Returns:
+            Embeddings in the target space with the ids, the order and the metadata of ``embeddings``; memory-mapped where
+            they were written to ``out``.
 
         Raises:
             SpaceMismatch: ``embeddings`` are not in the source space (or ``old`` not in the target's).
+            FitError: the adapter was not fitted for their modality, or needs ``old`` and did not get it.
             InvalidVectors: a vector is not finite, or zero where it must be normalised.
+            StorageError: ``out`` exists, or cannot be written; nothing is left half-written.
         """
         hint = ""
         if embeddings.space == self.target:
             hint = "They live in the adapter's target space: were old and new swapped?"
         require_same(embeddings.space, self.source, what="The vectors to map", hint=hint)
+        self.require_modality(embeddings.modality)
         companion = self._companion(embeddings, old)
-        columns = embeddings.metadata
-        parts: list[Floats] = []
-        writer = None if out is None else EmbeddingsWriter(Path(out), self.target, embeddings.modality)
-        if writer is not None and writer.count:
-            raise SpaceMismatch(f"{out} holds embeddings already. Choose another folder.")
-        for piece in embeddings.blocks(block):
-            part = slice(piece.start, piece.start + len(piece.matrix))
-            aside = None if companion is None else companion.rows.read(part.start, part.stop)
-            mapped = self.map(piece.matrix, embeddings.modality, old=aside)
-            if writer is None:
-                parts.append(mapped)
-            else:
-                writer.append(embeddings.ids[part], mapped, {name: column[part] for name, column in columns.items()})
-        if writer is not None:
-            return writer.finish()
-        return Embeddings(embeddings.ids, np.concatenate(parts), self.target, embeddings.modality, metadata=columns)
+        number = np.dtype(dtype or ("float16" if embeddings.rows.dtype == np.float16 else "float32"))
+        blocks = MappedBlocks(self, embeddings, companion, dtype=number, block=block)
+        return blocks.in_memory() if out is None else blocks.to_folder(Path(out))
+
+    def save_pretrained(
+        self, path: str | Path, *, evaluation: Evaluation | None = None, overwrite: bool = False
+    ) -> None:
+        """Write the adapter as a folder: see :func:`crossfade.artifacts.save_pretrained`."""
+        from crossfade.artifacts import save_pretrained
+
+        save_pretrained(self, path, evaluation=evaluation, overwrite=overwrite)
+
+    @staticmethod
+    def from_pretrained(path: str | Path) -> Adapter:
+        """Open what :meth:`save_pretrained` wrote: see :func:`crossfade.artifacts.from_pretrained`."""
+        from crossfade.artifacts import from_pretrained
+
+        return from_pretrained(path)
 
     def _companion(self, embeddings: Embeddings, old: Embeddings | None) -> Embeddings | None:
         if not self.two_encoders:
@@ -195,10 +283,13 @@ class Method(ABC):
     Attributes:
         name: its key in ``METHODS``, on the command line and in saved artifacts.
         adapter: the class of adapter that it yields.
+        variants: the hyper-parameters worth trying.
     """
 
     name: ClassVar[str]
     adapter: ClassVar[type[Adapter]]
+    variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
+    """The hyper-parameters with which ``crossfade.fit(method="auto")`` tries it, the simplest first."""
 
     def fit(self, pairs: Pairs, *, seed: int = 0) -> Adapter:
         """Fit on pairs; the same pairs and seed give the same adapter, whatever the order of the pairs.
@@ -207,7 +298,7 @@ class Method(ABC):
             FitError: there are too few pairs, or the spaces' dimensions do not allow the method.
         """
         adapter = self.solve(pairs, seed=seed)
-        counts = {part.modality: len(part) for part in pairs.parts}
+        counts: dict[str, int] = {part.modality: len(part) for part in pairs.parts}
         adapter.provenance = Provenance(self.name, self.config(), seed, counts, pairs.item_keys())
         return adapter
 
@@ -230,3 +321,8 @@ def require_pairs(pairs: Pairs, minimum: int, *, method: str, why: str) -> None:
         raise FitError(
             f"{method} needs at least {minimum} pairs ({why}); found {len(pairs)}. Encode more items with both models."
         )
+
+
+def shared_modalities(pairs: Pairs) -> tuple[Modality, ...]:
+    """The modalities that both spaces hold, whether or not there are pairs of them."""
+    return tuple(m for m in pairs.source.modalities if m in pairs.target.modalities)

@@ -1,0 +1,72 @@
+"""Class retrieval between two trained CIFAR-10 ResNets (ResNet-20 → ResNet-56): CMC and mAP, every method.
+
+``python -m benchmarks.cifar10_upgrade.run [--write]``
+
+Pairs are the 10,000 training images; of the 10,000 test images the first 5,000 are queries and the last 5,000 the gallery.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import crossfade as cf
+from benchmarks.record import shared_data, write
+
+GALLERY = 5000
+
+
+def open_side(folder: Path, network: str, part: str) -> cf.Embeddings:
+    """The features of one network, un-normalised as they are, with their labels."""
+    features = np.load(folder / f"{network}_{part}.npy").astype(np.float32)
+    labels = np.load(folder / f"{part}_labels.npy")
+    space = cf.Space(model=network, dimension=features.shape[1], normalized=False, modalities=("image",))
+    ids = [f"{part}/{row}" for row in range(len(features))]
+    return cf.Embeddings(ids, features, space, "image", metadata={"label": labels.astype(str)})
+
+
+def main() -> int:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
+    folder = shared_data("cifar10-resnet-features")
+    if folder is None:
+        print("skipped: the folder cifar10-resnet-features is not beside the project")
+        return 0
+    sides = {(n, p): open_side(folder, n, p) for n in ("resnet20", "resnet56") for p in ("train", "test")}
+    pairs = cf.pair(sides["resnet20", "train"], sides["resnet56", "train"])
+    test = {n: sides[n, "test"] for n in ("resnet20", "resnet56")}
+    rows = np.arange(len(test["resnet20"]))
+    queries, gallery = rows[:-GALLERY], rows[-GALLERY:]
+    labels = dict(zip(test["resnet20"].ids.tolist(), test["resnet20"].metadata["label"].tolist(), strict=True))
+    table: dict[str, dict[str, list[float]]] = {}
+    for name in cf.METHODS:
+        result = cf.evaluate(
+            cf.METHODS[name]().fit(pairs, seed=0),
+            queries=test["resnet56"].select(queries),
+            gallery=test["resnet20"].select(gallery),
+            relevant=cf.Relevance.from_labels(labels, labels),
+            old_queries=test["resnet20"].select(queries),
+            new_gallery=test["resnet56"].select(gallery),
+            seed=0,
+        )
+        (direction,) = result.directions
+        for system, row in (("old/old", "old/old"), ("mapped/old", name), ("new/new", "new/new")):
+            metrics = direction.scores[system].metrics
+            table[row] = {m: [e.value, e.low, e.high] for m, e in metrics.items()}
+    metrics = list(table["old/old"])
+    print(f"{'':<16}" + "".join(f"{m:>24}" for m in metrics))
+    for row in ["old/old", *(r for r in table if r not in ("old/old", "new/new")), "new/new"]:
+        cells = (f"{table[row][m][0]:.3f} [{table[row][m][1]:.3f}, {table[row][m][2]:.3f}]" for m in metrics)
+        print(f"{row:<16}" + "".join(f"{cell:>24}" for cell in cells))
+    if options.write:
+        print(write(Path(__file__).parent, {"gallery": GALLERY, "seed": 0}, table))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

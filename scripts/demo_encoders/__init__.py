@@ -1,0 +1,1 @@
+"""The pieces of ``scripts/train_demo_encoders.py``: data, models, training and evaluation of the two demo encoders."""

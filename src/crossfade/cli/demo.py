@@ -1,0 +1,35 @@
+"""``crossfade demo``: a real cross-modal upgrade on the built-in glyphs, with nothing to download."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from crossfade.cli.output import EXIT_CODES, JsonFlag, print_json
+
+NAME = "demo"
+
+
+def command(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the vectors, the adapter and the reports.")] = Path(
+        "crossfade-demo"
+    ),
+    method: Annotated[str, typer.Option("--method", "-m", help="auto, or a method's name.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
+    json_: JsonFlag = False,
+) -> None:
+    """Upgrade the gallery of a small old image–text model to a better one, judge it, and draw it.
+
+    Exit code: as evaluate.
+    """
+    from crossfade.jobs import demo_job, overall, run_job
+    from crossfade.reporting.console import print_job
+
+    result = run_job(demo_job(out, method=method, seed=seed))
+    if json_:
+        print_json(result.to_dict())
+    else:
+        print_job(result)
+    raise typer.Exit(EXIT_CODES[overall(result)])

@@ -1,0 +1,55 @@
+"""``crossfade fit``: pairs of old and new vectors → an adapter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from crossfade.cli.output import JsonFlag, print_json
+from crossfade.cli.sides import LinksOption, NewOption, NewSpaceOption, OldOption, OldSpaceOption, open_side
+
+NAME = "fit"
+
+
+def command(
+    old: OldOption,
+    new: NewOption,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write the adapter to.")],
+    method: Annotated[
+        str, typer.Option("--method", "-m", help="auto, or a method's name (crossfade doctor lists them).")
+    ] = "auto",
+    options: Annotated[
+        list[str] | None, typer.Option("--set", help="A hyper-parameter of the method: name=value (repeat the option).")
+    ] = None,
+    links: LinksOption = None,
+    hold_out: Annotated[
+        float, typer.Option(help="Share of the items kept aside for evaluate; 0 fits on all.", min=0.0, max=0.9)
+    ] = 0.2,
+    old_space: OldSpaceOption = None,
+    new_space: NewSpaceOption = None,
+    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
+    overwrite: Annotated[bool, typer.Option(help="Replace OUT if it exists.")] = False,
+    json_: JsonFlag = False,
+) -> None:
+    """Fit an adapter from the new model's space to the old one's, on the items that both have seen.
+
+    A share of the items is kept aside, so that evaluate can judge on what the adapter has never seen.
+    """
+    from crossfade.artifacts import require_free, save_pretrained
+    from crossfade.fitting import fit, method_from_options
+    from crossfade.pairing import pair
+    from crossfade.reporting.console import print_fit
+
+    require_free(out, overwrite=overwrite)
+    olds, news = open_side(old, old_space, links), open_side(new, new_space, links)
+    pairs = pair(list(olds.sets.values()), list(news.sets.values()), links=news.links or olds.links)
+    train = pairs.split(held_out=hold_out, seed=seed).train if hold_out else pairs
+    fitted = fit(train, method=method_from_options(method, options or ()), seed=seed)
+    save_pretrained(fitted.adapter, out, overwrite=overwrite)
+    if json_:
+        print_json({"out": str(out), "pairs": len(train), "kept_aside": len(pairs) - len(train), **fitted.to_dict()})
+    else:
+        print_fit(fitted, pairs=len(train), kept_aside=len(pairs) - len(train))
+        typer.echo(f"written to {out}")

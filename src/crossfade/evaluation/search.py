@@ -1,0 +1,162 @@
+"""search(): the exact nearest gallery items of each query, in blocks.
+
+A tile of scores stays in the processor's cache: it is one matrix product, and after the first blocks nearly no score beats a
+query's k-th best so far, so that one maximum over each row is all the work that selection costs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from crossfade.embeddings import Embeddings
+from crossfade.errors import EvaluationError
+from crossfade.evaluation.similarity import Floats, PreparedGallery, prepared_queries, require_metric
+from crossfade.spaces import Metric, require_same
+
+__all__ = ["Neighbours", "search"]
+
+Rows64 = npt.NDArray[np.int64]
+
+QUERY_TILE = 1024
+"""Queries in one tile of scores."""
+
+QUERY_PASS = 16_384
+"""Queries that share one reading of the gallery."""
+
+SPARE = 8
+"""Candidates kept beyond k, so that rescoring in float64 can reorder what float32 could not tell apart."""
+
+RESCORE_BYTES = 1 << 27
+"""Gallery vectors gathered at a time while rescoring."""
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """The k best gallery items of each query, best first.
+
+    Attributes:
+        rows: [q, k] int64, row numbers in the gallery; −1 where the gallery has no k others.
+        scores: [q, k] float32: cosine, inner product, or negated Euclidean distance; −∞ where there is no row.
+    """
+
+    rows: Rows64
+    scores: Floats
+
+
+def search(
+    queries: Embeddings,
+    gallery: Embeddings,
+    *,
+    k: int,
+    metric: Metric | None = None,
+    exclude_same_id: bool = False,
+    block: int = 2048,
+) -> Neighbours:
+    """The exact k nearest gallery items of each query.
+
+    Candidates are chosen in float32 and rescored in float64, so that equal vectors have equal scores wherever they stand;
+    of equal scores the lower gallery row comes first. The gallery is read in blocks, and a memory map is never held whole.
+
+    Args:
+        queries: q vectors.
+        gallery: n vectors in the same space.
+        k: how many to return for each query, 1 ≤ k ≤ n.
+        metric: how to compare; by default as their space says.
+        exclude_same_id: leave out the gallery item that has the query's own id.
+        block: gallery rows scored at a time; the result does not depend on it.
+
+    Raises:
+        SpaceMismatch: queries and gallery live in two spaces.
+        InvalidVectors: a vector is not finite, or is zero under cosine.
+        EvaluationError: k is out of range.
+    """
+    require_same(queries.space, gallery.space, what="The queries")
+    metric = metric or gallery.space.metric
+    require_metric(metric)
+    if not 1 <= k <= len(gallery):
+        raise EvaluationError(f"k must lie between 1 and the gallery's {len(gallery)} items; found {k}.")
+    own = gallery.locate(queries.ids) if exclude_same_id else None
+    prepared = PreparedGallery(gallery, metric, block=block)
+    kept = min(len(gallery), k + SPARE + (own is not None))
+    rows = np.full((len(queries), k), -1, dtype=np.int64)
+    scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
+    for start in range(0, len(queries), QUERY_PASS):
+        stop = min(start + QUERY_PASS, len(queries))
+        best = _Best(stop - start, kept)
+        vectors = prepared_queries(queries, metric, start=start, stop=stop)
+        buffer = np.empty(min(QUERY_TILE, stop - start) * min(block, len(gallery)), dtype=np.float32)
+        for piece in prepared:
+            for first in range(0, stop - start, QUERY_TILE):
+                tile = vectors[first : first + QUERY_TILE]
+                out = buffer[: len(tile) * len(piece.matrix)].reshape(len(tile), len(piece.matrix))
+                piece.score(tile, out)
+                best.update(out, first, piece.start)
+        exact = _rescored(queries, gallery, metric, start, best.rows)
+        if own is not None:
+            exact[best.rows == own[start:stop, None]] = -np.inf
+        order = np.lexsort((best.rows, -exact), axis=1)[:, :k]
+        chosen = np.take_along_axis(exact, order, axis=1)
+        found = chosen > -np.inf
+        rows[start:stop] = np.where(found, np.take_along_axis(best.rows, order, axis=1), -1)
+        scores[start:stop] = chosen
+    return Neighbours(rows, scores)
+
+
+class _Best:
+    """The best candidates so far of each query: scores [q, kept] descending, and their gallery rows."""
+
+    def __init__(self, queries: int, kept: int) -> None:
+        self.kept = kept
+        self.scores = np.full((queries, kept), -np.inf, dtype=np.float32)
+        self.rows = np.full((queries, kept), -1, dtype=np.int64)
+
+    def update(self, tile: Floats, first: int, start: int) -> None:
+        """Take in the scores of queries from ``first`` on against gallery rows from ``start`` on."""
+        threshold = self.scores[first : first + len(tile), -1]
+        touched = np.flatnonzero(tile.max(axis=1) > threshold)
+        if len(touched) == 0:
+            return
+        scores, bound = tile[touched], threshold[touched]
+        # Later rows lose ties, so a score must beat the bound strictly. Where many do, only the tile's own best can enter.
+        enters = scores > bound[:, None]
+        crowded = np.flatnonzero(np.count_nonzero(enters, axis=1) > 4 * self.kept)
+        if len(crowded):
+            last = scores.shape[1] - self.kept
+            kth = np.partition(scores[crowded], last, axis=1)[:, last]
+            enters[crowded] = scores[crowded] >= kth[:, None]
+        query, column = np.nonzero(enters)
+        self._merge(touched + first, query, scores[query, column], column + start)
+
+    def _merge(self, queries: Rows64, query: Rows64, scores: Floats, rows: Rows64) -> None:
+        """Merge candidates (``query`` counts within ``queries``) with what stands."""
+        count = len(queries)
+        query = np.concatenate([np.repeat(np.arange(count), self.kept), query])
+        scores = np.concatenate([self.scores[queries].ravel(), scores])
+        rows = np.concatenate([self.rows[queries].ravel(), rows])
+        order = np.lexsort((rows, -scores, query))
+        begins = np.searchsorted(query[order], np.arange(count))
+        chosen = order[begins[:, None] + np.arange(self.kept)]
+        self.scores[queries] = scores[chosen]
+        self.rows[queries] = rows[chosen]
+
+
+def _rescored(queries: Embeddings, gallery: Embeddings, metric: Metric, start: int, rows: Rows64) -> Floats:
+    """Scores of the candidates ``rows`` [q, c] of the queries from ``start`` on, summed in float64; −∞ where a row is −1."""
+    scores = np.full(rows.shape, -np.inf, dtype=np.float32)
+    step = max(1, RESCORE_BYTES // (8 * rows.shape[1] * gallery.dimension))
+    for first in range(0, len(rows), step):
+        part = rows[first : first + step]
+        vectors = queries.rows.read(start + first, start + first + len(part)).astype(np.float64)
+        items = gallery.rows.take(np.maximum(part, 0).ravel()).astype(np.float64).reshape(*part.shape, -1)
+        if metric == "l2":
+            value = -np.sqrt(np.square(items - vectors[:, None]).sum(axis=2))
+        else:
+            value = np.einsum("qd,qcd->qc", vectors, items)
+            if metric == "cosine":
+                value /= np.sqrt(np.einsum("qd,qd->q", vectors, vectors))[:, None]
+                value /= np.sqrt(np.einsum("qcd,qcd->qc", items, items))
+        scores[first : first + step] = np.where(part >= 0, value, -np.inf)
+    return scores

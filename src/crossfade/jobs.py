@@ -1,0 +1,255 @@
+"""run_job(): the whole main job from one description: encode → pair → fit → evaluate → report.
+
+A job is a YAML file; :class:`Job` documents its keys. What an earlier run has encoded is not encoded again.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from crossfade.artifacts import save_pretrained
+from crossfade.embeddings.collection import Collection, open_collection
+from crossfade.encoding import encode_dataset
+from crossfade.errors import ConfigError
+from crossfade.evaluation.result import Evaluation, Outcome
+from crossfade.files import read_json
+from crossfade.fitting import Fit, fit, method_from_options
+from crossfade.judging import Judgement, judge
+from crossfade.pairing import pair
+from crossfade.spaces import Space
+
+__all__ = ["Job", "JobResult", "Side", "demo_job", "load_job", "overall", "run_job"]
+
+
+@dataclass(frozen=True)
+class Side:
+    """The old or the new model: an encoder to run, or vectors that exist.
+
+    Attributes:
+        encoder: a name that :func:`crossfade.load_encoder` understands.
+        vectors: a folder or file, or a mapping modality → file, of vectors made before.
+        space: JSON file that names their space, where they do not say it themselves.
+        device: where the encoder runs.
+        dtype: number format of its forward pass.
+        batch_size: items in one forward pass.
+    """
+
+    encoder: str | None = None
+    vectors: str | Mapping[str, str] | None = None
+    space: str | None = None
+    device: str = "auto"
+    dtype: str = "float32"
+    batch_size: int = 128
+
+    def __post_init__(self) -> None:
+        if (self.encoder is None) == (self.vectors is None):
+            raise ConfigError("Each side of a job names either an encoder or vectors, and exactly one of them.")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A whole upgrade, from items to report.
+
+    Attributes:
+        old: the model that filled the gallery.
+        new: the model that should answer queries from now on.
+        out: folder for vectors/, adapter/ and reports/.
+        evaluate_on: name → data set to judge on; its items must not be among those of ``fit_on``.
+        fit_on: data set whose items give the pairs; None holds out a share of the one data set of ``evaluate_on``.
+        fit_sample: fit on this many random images of ``fit_on`` with their texts (or texts, where there are no images).
+        hold_out: the share kept aside for judging where ``fit_on`` is None.
+        method: ``auto`` or the name of a method, with ``options`` for its hyper-parameters.
+        relevant: what makes an answer right, as in :class:`crossfade.judging.Judgement`.
+        slices: metadata columns to break the results down by.
+        metric: the metric that decides.
+        seed: of every random choice.
+        title: headline of the reports.
+    """
+
+    old: Side
+    new: Side
+    out: Path
+    evaluate_on: Mapping[str, str]
+    fit_on: str | None = None
+    fit_sample: int | None = None
+    hold_out: float = 0.2
+    method: str = "auto"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    relevant: str = "auto"
+    slices: tuple[str, ...] = ()
+    metric: str | None = None
+    seed: int = 0
+    title: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.evaluate_on:
+            raise ConfigError("A job must name at least one data set under evaluate_on, and names none.")
+        if self.fit_on is None and len(self.evaluate_on) != 1:
+            raise ConfigError(
+                f"A job without fit_on divides its one data set; evaluate_on names {len(self.evaluate_on)}. Name fit_on too."
+            )
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """What a job found and where it wrote it.
+
+    Attributes:
+        fit: the chosen adapter and its rivals.
+        pairs: how many pairs it was fitted on.
+        evaluations: name → evaluation.
+        out: the job's folder.
+        seconds: stage → wall-clock seconds.
+    """
+
+    fit: Fit
+    pairs: int
+    evaluations: Mapping[str, Evaluation]
+    out: Path
+    seconds: Mapping[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON values."""
+        return {
+            "out": str(self.out),
+            "outcome": overall(self),
+            "pairs": self.pairs,
+            "fit": self.fit.to_dict(),
+            "evaluations": {name: evaluation.to_dict() for name, evaluation in self.evaluations.items()},
+            "seconds": dict(self.seconds),
+        }
+
+
+def overall(result: JobResult) -> Outcome:
+    """Compatible only where every evaluation is; not compatible where any is; undecided otherwise."""
+    outcomes = [evaluation.verdict.outcome for evaluation in result.evaluations.values()]
+    if "not compatible" in outcomes:
+        return "not compatible"
+    return "undecided" if "undecided" in outcomes else "compatible"
+
+
+def load_job(path: Path) -> Job:
+    """Read a YAML job file; relative paths of ``out`` and of vectors are relative to the working directory.
+
+    Raises:
+        ConfigError: the file is missing or not YAML, a key is unknown or missing, or a value is of the wrong kind.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path} is missing. Check the name of the job file.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} must be YAML in UTF-8 and is not: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold keys and values, such as 'method: auto'; found {type(values).__name__}.")
+    values = _known(values, Job, str(path))
+    for side in ("old", "new"):
+        if not isinstance(values.get(side), dict):
+            raise ConfigError(f"{path} must have a section {side!r} that names an encoder or vectors.")
+        values[side] = Side(**_known(values[side], Side, f"{path}, section {side}"))
+    if isinstance(values.get("evaluate_on"), str):
+        values["evaluate_on"] = {"evaluation": values["evaluate_on"]}
+    missing = {"out", "evaluate_on"} - set(values)
+    if missing:
+        raise ConfigError(f"{path} must have the keys {sorted(missing)} and does not.")
+    return Job(**{**values, "out": Path(values["out"]), "slices": tuple(values.get("slices") or ())})
+
+
+def demo_job(out: Path, *, method: str = "auto", seed: int = 0) -> Job:
+    """The upgrade of the built-in demo: two small image–text models, glyphs in typefaces and characters that neither saw."""
+    return Job(
+        old=Side(encoder="demo:old"),
+        new=Side(encoder="demo:new"),
+        out=out,
+        fit_on="glyphs:train",
+        fit_sample=8000,
+        evaluate_on={"unseen typefaces": "glyphs:unseen-faces", "unseen characters": "glyphs:unseen-characters"},
+        method=method,
+        slices=("script",),
+        seed=seed,
+    )
+
+
+def run_job(job: Job) -> JobResult:
+    """Run a job; progress goes to stderr.
+
+    Raises:
+        CrossfadeError: as any of its stages. What was encoded by then stays and is used by the next run.
+    """
+    seconds: dict[str, float] = {}
+    with _stage("encode", seconds):
+        opened = {name: _open_both(job, location, None) for name, location in job.evaluate_on.items()}
+        old, new = next(iter(opened.values())) if job.fit_on is None else _open_both(job, job.fit_on, job.fit_sample)
+    with _stage("fit", seconds):
+        pairs = pair(list(old.sets.values()), list(new.sets.values()), links=new.links or old.links)
+        if job.fit_on is None:
+            pairs = pairs.split(held_out=job.hold_out, seed=job.seed).train
+        fitted = fit(pairs, method=method_from_options(job.method, job.options), seed=job.seed)
+        save_pretrained(fitted.adapter, job.out / "adapter", overwrite=True)
+    evaluations: dict[str, Evaluation] = {}
+    judgement = Judgement(relevant=job.relevant, slices=job.slices, metric=job.metric, seed=job.seed)
+    with _stage("evaluate and report", seconds):
+        for name, (gallery, queries) in opened.items():
+            evaluations[name] = judge(
+                fitted.adapter,
+                old=gallery,
+                new=queries,
+                judgement=judgement,
+                data=job.evaluate_on[name],
+                report_to=job.out / "reports" / _slug(name),
+                title=job.title or f"{gallery.space.model} → {queries.space.model}: {name}",
+            )
+        save_pretrained(fitted.adapter, job.out / "adapter", evaluation=next(iter(evaluations.values())), overwrite=True)
+    return JobResult(fitted, len(pairs), evaluations, job.out, seconds)
+
+
+def _open_both(job: Job, location: str, sample: int | None) -> tuple[Collection, Collection]:
+    """The old and the new model's vectors of one data set."""
+    return _open(job, "old", job.old, location, sample), _open(job, "new", job.new, location, sample)
+
+
+def _open(job: Job, name: str, side: Side, location: str, sample: int | None) -> Collection:
+    if side.vectors is not None:
+        named = {"": side.vectors} if isinstance(side.vectors, str) else side.vectors
+        return open_collection(named, space=None if side.space is None else Space.from_dict(read_json(Path(side.space))))
+    from crossfade.datasets import Sampled, open_dataset
+    from crossfade.encoders import load_encoder
+
+    assert side.encoder is not None
+    dataset = open_dataset(location)
+    if sample is not None:
+        dataset = Sampled(dataset, sample, seed=job.seed)
+    encoder = load_encoder(side.encoder, device=side.device, dtype=side.dtype)
+    folder = job.out / "vectors" / (_slug(location) + ("" if sample is None else f"-{sample}")) / name
+    return encode_dataset(dataset, encoder, folder, batch_size=side.batch_size)
+
+
+@contextmanager
+def _stage(name: str, seconds: dict[str, float]) -> Iterator[None]:
+    print(f"{name} …", file=sys.stderr)
+    start = time.perf_counter()
+    yield
+    seconds[name] = time.perf_counter() - start
+    print(f"{name}: {seconds[name]:.1f} s", file=sys.stderr)
+
+
+def _slug(name: str) -> str:
+    """A name that any file system takes."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "data"
+
+
+def _known(values: Mapping[str, Any], kind: type, where: str) -> dict[str, Any]:
+    names = {f.name for f in fields(kind)}
+    unknown = sorted(set(values) - names)
+    if unknown:
+        raise ConfigError(f"{where} may have the keys {sorted(names)}; found also {unknown}. Remove or rename them.")
+    return dict(values)

@@ -1,0 +1,211 @@
+"""judge(): evaluate an adapter on two collections of vectors, on items that it was not fitted on, and draw the report.
+
+This is what the command line and job files call. It decides what makes an answer right, which queries are fair to ask, and
+which systems the vectors at hand allow; :func:`crossfade.evaluate` does the measuring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from crossfade.embeddings.collection import Collection
+from crossfade.embeddings import Embeddings
+from crossfade.embeddings.core import item_keys
+from crossfade.errors import ConfigError, EvaluationError
+from crossfade.evaluation import Evaluation, Relevance, evaluate
+from crossfade.methods.base import Adapter
+from crossfade.reporting import collect_material, write_report
+from crossfade.spaces import Modality
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from crossfade.datasets import Dataset
+
+__all__ = ["Judgement", "judge"]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How to judge.
+
+    Attributes:
+        relevant: what makes an answer right: ``auto``, ``links``, ``labels:COLUMN`` or ``qrels:FILE``. ``auto`` takes the links
+            where there are any, else a metadata column named ``label``.
+        slices: metadata columns of the queries by which results are broken down.
+        metric: the metric that decides; None leaves it to the kind of relevance.
+        all_queries: also ask queries that the adapter was fitted on; the evaluation then carries a warning.
+        level: confidence level of the intervals.
+        resamples: bootstrap resamples.
+        seed: of the bootstrap.
+    """
+
+    relevant: str = "auto"
+    slices: tuple[str, ...] = ()
+    metric: str | None = None
+    all_queries: bool = False
+    level: float = 0.95
+    resamples: int = 2000
+    seed: int = 0
+
+
+def judge(
+    adapter: Adapter,
+    *,
+    old: Collection,
+    new: Collection,
+    judgement: Judgement = Judgement(),  # noqa: B008 - frozen
+    data: str | Dataset | None = None,
+    report_to: Path | None = None,
+    title: str | None = None,
+) -> Evaluation:
+    """Evaluate ``adapter`` (new → old) and, where ``report_to`` names a folder, write the report there.
+
+    Args:
+        adapter: from the new collection's space to the old one's.
+        old: the gallery, and the old model's vectors of the queries.
+        new: the new model's vectors of the queries, and of the gallery's items where they are known.
+        judgement: how to judge.
+        data: the data set, or its location: the report then shows its images and texts.
+        report_to: folder for report.html, report.md and report.json.
+        title: headline of the report.
+
+    Raises:
+        SpaceMismatch: a collection is not in the adapter's space; says so where old and new were swapped.
+        EvaluationError: no query is left, or nothing says which answers are right.
+    """
+    queries = dict(new.sets)
+    left_out = 0
+    if not judgement.all_queries:
+        queries, left_out = _unseen(adapter, new, old.links or new.links)
+    relevance = _relevance(judgement.relevant, old, new, queries)
+    old_queries = _restrict(old.sets, queries)
+    new_gallery = {m: new.sets[m] for m, gallery in old.sets.items() if m in new.sets and _covers(new.sets[m], gallery)}
+    result = evaluate(
+        adapter,
+        queries=list(queries.values()),
+        gallery=list(old.sets.values()),
+        relevant=relevance,
+        old_queries=list(old_queries.values()) or None,
+        new_gallery=list(new_gallery.values()) or None,
+        metric=judgement.metric,
+        slices=judgement.slices,
+        level=judgement.level,
+        resamples=judgement.resamples,
+        seed=judgement.seed,
+    )
+    if left_out:
+        note = f"{left_out} queries were left out, because the adapter was fitted on them or on their answers."
+        result = replace(result, warnings=(*result.warnings, note))
+    if report_to is not None:
+        load_image, text_of = _lookups(data)
+        material = collect_material(
+            adapter,
+            result,
+            queries=list(queries.values()),
+            gallery=list(old.sets.values()),
+            old_queries=list(old_queries.values()) or None,
+            new_gallery=list(new_gallery.values()) or None,
+            relevant=relevance,
+            load_image=load_image,
+            text_of=text_of,
+        )
+        write_report(result, report_to, material=material, title=title)
+    return result
+
+
+def _unseen(adapter: Adapter, new: Collection, links: tuple[tuple[str, str], ...]) -> tuple[dict[Modality, Embeddings], int]:
+    """The queries that neither they nor, by the links, their answers were fitted on; and how many were left out."""
+    if adapter.provenance is None:
+        return dict(new.sets), 0
+    seen = {m: _among(s, m, adapter.provenance.fitted_on) for m, s in new.sets.items()}
+    if links and set(seen) == {"image", "text"}:
+        rows = {
+            m: new.sets[m].locate(np.asarray([link[position] for link in links]))
+            for position, m in enumerate(("text", "image"))
+        }
+        known = (rows["text"] >= 0) & (rows["image"] >= 0)
+        texts, images = rows["text"][known], rows["image"][known]
+        tainted_texts, tainted_images = texts[seen["image"][images]], images[seen["text"][texts]]
+        seen["text"][tainted_texts] = True
+        seen["image"][tainted_images] = True
+    left = {m: s.select(~seen[m]) for m, s in new.sets.items() if not seen[m].all()}
+    if not left:
+        raise EvaluationError(
+            f"Queries must be items that the adapter was not fitted on; it was fitted on all {sum(map(len, seen.values()))}. "
+            "Fit with --hold-out, evaluate on other items, or ask for all queries (the result is then warned of)."
+        )
+    return left, int(sum(mask.sum() for mask in seen.values()))
+
+
+def _among(embeddings: Embeddings, modality: Modality, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+    return np.isin(item_keys(embeddings.ids, salt=modality), keys)
+
+
+def _relevance(how: str, old: Collection, new: Collection, queries: Mapping[Modality, Embeddings]) -> Relevance:
+    links = new.links or old.links
+    kind, _, argument = how.partition(":")
+    if kind == "auto":
+        labelled = any("label" in s.metadata for s in queries.values()) and any("label" in s.metadata for s in old.sets.values())
+        kind, argument = ("links", "") if links else ("labels", "label") if labelled else ("", "")
+        if not kind:
+            raise EvaluationError(
+                "Nothing says which answers are right: there are no links between texts and images and no metadata column 'label'. "
+                "Name a column with labels:COLUMN, or a file of judgements with qrels:FILE."
+            )
+    if kind == "links":
+        if not links:
+            raise EvaluationError("Links were asked for, and neither side has any. Name a file with --links.")
+        return Relevance.from_links(links)
+    if kind == "labels" and argument:
+        return Relevance.from_labels(_labels(queries, argument), _labels(old.sets, argument))
+    if kind == "qrels" and argument:
+        return Relevance.from_qrels(Path(argument))
+    raise ConfigError(f"What is relevant must be auto, links, labels:COLUMN or qrels:FILE; found {how!r}.")
+
+
+def _labels(sets: Mapping[Modality, Embeddings], column: str) -> dict[str, str]:
+    """Item id → label, over all modalities that have the column."""
+    labels: dict[str, str] = {}
+    for embeddings in sets.values():
+        if column in embeddings.metadata:
+            values = embeddings.metadata[column].tolist()
+            labels.update(zip(embeddings.ids.tolist(), map(str, values), strict=True))
+    if not labels:
+        raise EvaluationError(f"The metadata column {column!r} must exist to compare labels; no set of vectors has it.")
+    return labels
+
+
+def _restrict(sets: Mapping[Modality, Embeddings], queries: Mapping[Modality, Embeddings]) -> dict[Modality, Embeddings]:
+    """The old vectors of the queries, for the modalities where every query has one."""
+    found: dict[Modality, Embeddings] = {}
+    for modality, asked in queries.items():
+        if modality in sets:
+            rows = sets[modality].locate(asked.ids)
+            if (rows >= 0).all():
+                found[modality] = sets[modality].select(rows)
+    return found
+
+
+def _covers(new: Embeddings, gallery: Embeddings) -> bool:
+    return bool((new.locate(gallery.ids) >= 0).all())
+
+
+def _lookups(data: str | Dataset | None) -> tuple[Callable[[str], Image] | None, Callable[[str], str] | None]:
+    """How the report finds an item's picture or words, by id."""
+    if data is None:
+        return None, None
+    if isinstance(data, str):
+        from crossfade.datasets import open_dataset
+
+        data = open_dataset(data)
+    images = {item.id: item.load for item in data.images()}
+    texts = {item.id: item.text for item in data.texts()}
+    load_image: Callable[[str], Image] | None = (lambda id_: images[id_]()) if images else None
+    return load_image, (texts.__getitem__ if texts else None)

@@ -1,0 +1,145 @@
+"""How well mapped queries find the right old gallery items, on pairs that were held out of a fit.
+
+Methods and weights are chosen by this. What a query should find depends on what the pairs say:
+
+* where links say which text describes which image: a text its image, an image its texts (``text→image``, ``image→text``);
+* elsewhere: the old vector of the same item (``image→image``, ``text→text``).
+
+A query counts with the reciprocal of the rank of its first right answer. A wrong item of equal similarity ranks before a
+right one, so that a map which collapses everything to one point gains nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from crossfade.embeddings.core import ZERO_NORM, item_keys
+from crossfade.methods.base import Floats
+from crossfade.pairing import Pairs, Part
+from crossfade.spaces import Metric, Modality
+
+__all__ = ["Trial", "ranks", "trials"]
+
+QUERY_ITEMS = 2_000
+GALLERY_ITEMS = 10_000
+"""Enough to tell methods apart, and few enough to search exactly while choosing."""
+
+_BLOCK = 512
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One direction of retrieval.
+
+    Attributes:
+        name: query modality → gallery modality.
+        query: the modality of the queries.
+        cross_modal: whether right answers come from links; otherwise they are the queries' own old vectors.
+        source: the new model's vectors of the queries, [q, d_s].
+        target: the old model's vectors of the queries, [q, d_t].
+        gallery: the old model's vectors of what is searched, [g, d_t].
+        query_items: the item of each query, int64 [q].
+        gallery_items: the item of each gallery row, int64 [g]; right answers are those of the query's item.
+        metric: how the old space compares.
+    """
+
+    name: str
+    query: Modality
+    cross_modal: bool
+    source: Floats
+    target: Floats
+    gallery: Floats
+    query_items: npt.NDArray[np.int64]
+    gallery_items: npt.NDArray[np.int64]
+    metric: Metric
+
+
+def trials(pairs: Pairs, modalities: Sequence[Modality]) -> tuple[Trial, ...]:
+    """One trial for each modality of queries that the pairs hold, over at most a few thousand items.
+
+    Args:
+        pairs: held out of whatever is being judged.
+        modalities: of the queries.
+    """
+    groups = {part.modality: pairs.groups(part) for part in pairs.parts}
+    found = []
+    for query in modalities:
+        part = pairs.part(query)
+        if part is None:
+            continue
+        other = pairs.part("image" if query == "text" else "text")
+        linked = other is not None and bool(pairs.links) and bool(np.isin(groups[query], groups[other.modality]).any())
+        gallery = other if linked and other is not None else part
+        found.append(_trial(pairs, part, gallery, groups[query], groups[gallery.modality] if linked else part.ids))
+    return tuple(found)
+
+
+def ranks(trial: Trial, mapped: Floats) -> npt.NDArray[np.int64]:
+    """The rank, from 1, of the first right answer of each query: int64 [q].
+
+    Args:
+        trial: what is searched.
+        mapped: the queries in the old space, [q, d_t].
+    """
+    gallery, offset = _prepared(trial.gallery, trial.metric)
+    queries = _unit(mapped) if trial.metric == "cosine" else mapped
+    result = np.empty(len(queries), dtype=np.int64)
+    for part in _slices(len(queries)):
+        similarity = queries[part] @ gallery.T
+        if offset is not None:
+            similarity -= offset
+        right = trial.query_items[part, None] == trial.gallery_items[None, :]
+        best = np.where(right, similarity, -np.inf).max(axis=1)
+        result[part] = 1 + ((similarity >= best[:, None]) & ~right).sum(axis=1)
+    return result
+
+
+def _trial(
+    pairs: Pairs, part: Part, gallery: Part, query_names: npt.NDArray[np.str_], names: npt.NDArray[np.str_]
+) -> Trial:
+    cross_modal = gallery is not part
+    if not cross_modal:
+        query_names = part.ids
+    both = np.intersect1d(query_names, names)
+    extra = np.setdiff1d(names, both)
+    shuffled = np.concatenate([group[np.argsort(item_keys(group, salt="held-out"))] for group in (both, extra)])
+    chosen = shuffled[:GALLERY_ITEMS]
+    ordered = np.sort(chosen)
+    rows = np.flatnonzero(np.isin(names, chosen))
+    queries = np.flatnonzero(np.isin(query_names, chosen[: min(QUERY_ITEMS, len(both))]))
+    return Trial(
+        name=f"{part.modality}→{gallery.modality}",
+        query=part.modality,
+        cross_modal=cross_modal,
+        source=part.source.rows.take(queries),
+        target=part.target.rows.take(queries),
+        gallery=gallery.target.rows.take(rows),
+        query_items=np.searchsorted(ordered, query_names[queries]).astype(np.int64),
+        gallery_items=np.searchsorted(ordered, names[rows]).astype(np.int64),
+        metric=pairs.target.metric,
+    )
+
+
+def _prepared(gallery: Floats, metric: Metric) -> tuple[Floats, Floats | None]:
+    """The gallery, and what is subtracted from each product: for l2, ½‖g‖² orders as the distance does."""
+    if metric == "cosine":
+        return _unit(gallery), None
+    if metric == "dot":
+        return gallery, None
+    halves: Floats = 0.5 * np.einsum("ij,ij->i", gallery, gallery)
+    return gallery, halves
+
+
+def _unit(vectors: Floats) -> Floats:
+    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+    units: Floats = vectors / np.maximum(norms, ZERO_NORM)[:, None].astype(np.float32)
+    return units
+
+
+def _slices(count: int) -> Iterator[slice]:
+    for start in range(0, count, _BLOCK):
+        yield slice(start, start + _BLOCK)
