@@ -1,1 +1,1 @@
-"""Benchmarks: one folder an experiment, each with a ``run.py`` that prints its table and can write its ``result.json``."""
+"""One folder an experiment, each with a ``run.py`` that prints its table and can write its ``result.json``."""

@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.cifar10_upgrade.run [--write]``
 
-Pairs are the 10,000 training images; of the 10,000 test images the first 5,000 are queries and the last 5,000 the gallery.
+Pairs are the 10,000 training images; of the 10,000 test images the first 5,000 are queries and the others the gallery.
 """
 
 from __future__ import annotations

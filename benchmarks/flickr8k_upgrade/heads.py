@@ -1,4 +1,4 @@
-"""Two real dual encoders on frozen Flickr8k features: contrastive heads, the old one weaker in every way than the new one.
+"""Two real dual encoders on frozen Flickr8k features: contrastive heads, the old weaker in every way.
 
 *Old*: a linear head on MobileNet V1 0.25 and a bag-of-words text tower, trained on half of the training images, 128-d.
 *New*: a linear head on MobileNet V2 and an MLP on MiniLM, trained on all of them, 256-d.
@@ -33,7 +33,9 @@ class Flickr8k:
     @classmethod
     def open(cls, folder: Path) -> Flickr8k:
         """Read the folder ``flickr8k-features``."""
-        lines = {name: (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines() for name in ("images", "captions")}
+        lines = {
+            name: (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines() for name in ("images", "captions")
+        }
         arrays = ("images_mobilenet_v1_0.25_128", "images_mobilenet_v2_1.0_224", "captions_minilm_l6_v2")
         features = [torch.from_numpy(np.load(folder / f"{name}.npy").astype(np.float32)) for name in arrays]
         return cls([json.loads(x) for x in lines["images"]], [json.loads(x) for x in lines["captions"]], *features)
@@ -112,7 +114,9 @@ def train(data: Flickr8k, *, which: str, seed: int) -> list[Embeddings]:
         text: nn.Module = BagOfWords([c["text"] for c in data.captions], dimension, vocabulary)
     else:
         dimension, epochs, batch = 256, 30, 512
-        vision = Lookup(data.mobilenet_v2, nn.Sequential(nn.Dropout(0.3), nn.Linear(data.mobilenet_v2.shape[1], dimension)))
+        vision = Lookup(
+            data.mobilenet_v2, nn.Sequential(nn.Dropout(0.3), nn.Linear(data.mobilenet_v2.shape[1], dimension))
+        )
         width = data.minilm.shape[1]
         mlp = nn.Sequential(nn.Linear(width, 768), nn.GELU(), nn.Dropout(0.2), nn.Linear(768, dimension))
         text = Lookup(data.minilm, mlp)

@@ -72,7 +72,7 @@ def one_seed(data: Flickr8k, seed: int) -> dict[str, Any]:
 
 
 def show(seeds: dict[int, dict[str, Any]]) -> None:
-    """The mean over seeds in percent; the verdict of each seed; the difference in R@1 with the widest interval of all seeds."""
+    """The mean over seeds in percent; every verdict; the difference in R@1 with the widest interval of all seeds."""
     first = next(iter(seeds.values()))
     order = ["old/old", *(row for row in first if row not in ("old/old", "new/new")), "new/new"]
     print(f"R@1 / R@5 / R@10 in percent, mean of seeds {sorted(seeds)}; Δ is R@1 mapped/old − old/old")

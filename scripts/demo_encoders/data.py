@@ -1,7 +1,7 @@
-"""The glyphs as arrays, and the distortions that stand in for typefaces nobody has drawn.
+"""The glyphs as arrays, batches of them, and the distortions that stand in for typefaces nobody has drawn.
 
 Everything fits in memory: about 41,000 training rasters of 40 x 40 bytes. A batch is characters, not images: each character
-comes once, in two different seen typefaces where it has them, so that no two captions of a batch are the same.
+comes once, in several seen typefaces where it has them, so that no two captions of a batch are the same.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from crossfade.datasets.glyphs import Glyphs, Split
+
+__all__ = ["MEAN", "STD", "Rasters", "as_pixel_values", "distort", "draw_batch", "look_alikes"]
 
 MEAN, STD = 0.75, 0.37  # of the training rasters, in [0, 1]
 
@@ -24,7 +26,7 @@ class Rasters:
     """One split in memory.
 
     Attributes:
-        pixels: [images, size, size], uint8, white is 255.
+        pixels: [images, size, size], uint8, white is 255; in the order of their characters.
         character: [images], the row of ``names`` that each image shows.
         names: the captions, one a character.
     """
@@ -48,29 +50,40 @@ class Rasters:
         )
 
 
-class Batches:
-    """Endless batches of characters without replacement within an epoch, each in ``views`` typefaces."""
+def draw_batch(
+    rasters: Rasters, *, characters: int, views: int, alike: Tensor | None, generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """Characters without repetition and their images, a batch.
 
-    def __init__(self, rasters: Rasters, *, characters: int, views: int, generator: torch.Generator) -> None:
-        self._rasters = rasters
-        self._characters = min(characters, len(rasters.names))
-        self._views = views
-        self._generator = generator
-        self._count = torch.bincount(rasters.character, minlength=len(rasters.names))
-        self._first = torch.cumsum(self._count, 0) - self._count  # images stand in the order of their characters
-        self._left = torch.empty(0, dtype=torch.long)
+    Args:
+        rasters: what to draw from.
+        characters: how many; a few fewer where look-alikes coincide.
+        views: how many images of each, in different typefaces as far as it has them.
+        alike: [all characters, k], the rows that look most like each; half of the batch is then made of groups of four.
+        generator: of the draw.
 
-    def next(self) -> tuple[Tensor, Tensor]:
-        """The characters [c] of a batch and its rasters [views * c, size, size], view after view."""
-        if len(self._left) < self._characters:
-            self._left = torch.randperm(len(self._rasters.names), generator=self._generator)
-        chosen, self._left = self._left[: self._characters], self._left[self._characters :]
-        start = torch.rand(self._characters, generator=self._generator)
-        faces = [
-            self._first[chosen] + ((start + view / self._views) % 1 * self._count[chosen]).long()
-            for view in range(self._views)
-        ]
-        return chosen, self._rasters.pixels[torch.cat(faces)]
+    Returns:
+        The characters [c] and their rasters [views * c, size, size], view after view.
+    """
+    chosen = torch.randperm(len(rasters.names), generator=generator)[:characters]
+    if alike is not None:
+        seeds = chosen[: characters // 8]
+        which = torch.rand(len(seeds), alike.shape[1], generator=generator).argsort(1)[:, :3]
+        near = alike[seeds].gather(1, which).flatten()
+        chosen = torch.cat([chosen[: characters - len(near)], near]).unique()
+    count = torch.bincount(rasters.character, minlength=len(rasters.names))
+    first = torch.cumsum(count, 0) - count
+    start = torch.rand(len(chosen), generator=generator)
+    rows = [first[chosen] + ((start + view / views) % 1 * count[chosen]).long() for view in range(views)]
+    return chosen, rasters.pixels[torch.cat(rows)]
+
+
+def look_alikes(vectors: Tensor, *, count: int) -> Tensor:
+    """The rows nearest to each of the vectors [n, d] by cosine, without itself: [n, count]."""
+    unit = F.normalize(vectors, dim=-1)
+    similarity = unit @ unit.T
+    similarity.fill_diagonal_(-1)
+    return similarity.topk(min(count, len(vectors) - 1)).indices
 
 
 def as_pixel_values(pixels: Tensor) -> Tensor:
@@ -79,7 +92,7 @@ def as_pixel_values(pixels: Tensor) -> Tensor:
     return ((unit - MEAN) / STD).unsqueeze(1).expand(-1, 3, -1, -1)
 
 
-def distort(pixels: Tensor, *, strength: float, generator: torch.Generator) -> Tensor:
+def distort(pixels: Tensor, *, strength: float, generator: Generator) -> Tensor:
     """Shift, scale, stretch, turn, slant, warp, embolden or thin, and blur each raster at random.
 
     Args:
@@ -95,8 +108,7 @@ def distort(pixels: Tensor, *, strength: float, generator: torch.Generator) -> T
     def spread(*shape: int, by: float) -> Tensor:
         return (torch.rand(n, *shape, generator=generator) * 2 - 1) * by * strength
 
-    ink = 1 - pixels.float().unsqueeze(1) / 255
-    ink = _reweigh(ink, generator=generator, strength=strength)
+    ink = _reweigh(1 - pixels.float().unsqueeze(1) / 255, strength=strength, generator=generator)
     angle, slant, scale, stretch = spread(by=0.09), spread(by=0.22), 1 + spread(by=0.08), 1 + spread(by=0.12)
     cosine, sine = angle.cos(), angle.sin()
     turn = torch.stack([cosine, -sine, sine, cosine], 1).view(n, 2, 2)
@@ -108,7 +120,7 @@ def distort(pixels: Tensor, *, strength: float, generator: torch.Generator) -> T
     return 1 - moved.squeeze(1).clamp(0, 1)
 
 
-def _reweigh(ink: Tensor, *, generator: torch.Generator, strength: float) -> Tensor:
+def _reweigh(ink: Tensor, *, strength: float, generator: Generator) -> Tensor:
     """A third of the glyphs bolder, a third thinner, a third blurred, each by a random amount; ink is [n, 1, s, s]."""
     kind = torch.randint(3, (len(ink), 1, 1, 1), generator=generator)
     amount = torch.rand(len(ink), 1, 1, 1, generator=generator) * strength

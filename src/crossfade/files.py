@@ -40,7 +40,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
         if isinstance(error, StorageError):
             raise
         raise StorageError(
-            f"{path} could not be written: {error.strerror or error}. Nothing was changed; free some space or choose another place."
+            f"{path} could not be written: {error.strerror or error}. Nothing was changed; free some space or choose "
+            "another place."
         ) from error
     finally:
         with suppress(OSError):  # where the folder itself is missing or is no folder
@@ -86,7 +87,8 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         if isinstance(error, StorageError):
             raise
         raise StorageError(
-            f"{path} could not be written: {error.strerror or error}. Nothing was changed; free some space or choose another place."
+            f"{path} could not be written: {error.strerror or error}. Nothing was changed; free some space or choose "
+            "another place."
         ) from error
     finally:
         if temporary is not None:
@@ -147,7 +149,8 @@ def read_npy(path: Path, *, memory_map: bool = True) -> npt.NDArray[Any]:
         ) from error
     if dtype.hasobject:
         raise UnsafeFormat(
-            f"{path} holds Python objects, which only pickle could read. Save it again as numbers or fixed-width strings."
+            f"{path} holds Python objects, which only pickle could read. Save it again as numbers or fixed-width "
+            "strings."
         )
     expected = start + math.prod(shape) * dtype.itemsize
     if size < expected or min(shape, default=0) < 0:

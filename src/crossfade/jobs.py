@@ -93,7 +93,8 @@ class Job:
             raise ConfigError("A job must name at least one data set under evaluate_on, and names none.")
         if self.fit_on is None and len(self.evaluate_on) != 1:
             raise ConfigError(
-                f"A job without fit_on divides its one data set; evaluate_on names {len(self.evaluate_on)}. Name fit_on too."
+                f"A job without fit_on divides its one data set; evaluate_on names {len(self.evaluate_on)}. "
+                "Name fit_on too."
             )
 
 
@@ -105,6 +106,7 @@ class JobResult:
         fit: the chosen adapter and its rivals.
         pairs: how many pairs it was fitted on.
         evaluations: name → evaluation.
+        reports: name → the HTML report.
         out: the job's folder.
         seconds: stage → wall-clock seconds.
     """
@@ -112,6 +114,7 @@ class JobResult:
     fit: Fit
     pairs: int
     evaluations: Mapping[str, Evaluation]
+    reports: Mapping[str, Path]
     out: Path
     seconds: Mapping[str, float]
 
@@ -122,6 +125,7 @@ class JobResult:
             "outcome": overall(self),
             "pairs": self.pairs,
             "fit": self.fit.to_dict(),
+            "reports": {name: str(path) for name, path in self.reports.items()},
             "evaluations": {name: evaluation.to_dict() for name, evaluation in self.evaluations.items()},
             "seconds": dict(self.seconds),
         }
@@ -165,7 +169,7 @@ def load_job(path: Path) -> Job:
 
 
 def demo_job(out: Path, *, method: str = "auto", seed: int = 0) -> Job:
-    """The upgrade of the built-in demo: two small image–text models, glyphs in typefaces and characters that neither saw."""
+    """The built-in upgrade: two small image–text models, glyphs in typefaces and of characters that neither saw."""
     return Job(
         old=Side(encoder="demo:old"),
         new=Side(encoder="demo:new"),
@@ -196,6 +200,7 @@ def run_job(job: Job) -> JobResult:
         fitted = fit(pairs, method=method_from_options(job.method, job.options), seed=job.seed)
         save_pretrained(fitted.adapter, job.out / "adapter", overwrite=True)
     evaluations: dict[str, Evaluation] = {}
+    reports = {name: job.out / "reports" / _slug(name) / "report.html" for name in opened}
     judgement = Judgement(relevant=job.relevant, slices=job.slices, metric=job.metric, seed=job.seed)
     with _stage("evaluate and report", seconds):
         for name, (gallery, queries) in opened.items():
@@ -205,11 +210,13 @@ def run_job(job: Job) -> JobResult:
                 new=queries,
                 judgement=judgement,
                 data=job.evaluate_on[name],
-                report_to=job.out / "reports" / _slug(name),
+                report_to=reports[name].parent,
                 title=job.title or f"{gallery.space.model} → {queries.space.model}: {name}",
             )
-        save_pretrained(fitted.adapter, job.out / "adapter", evaluation=next(iter(evaluations.values())), overwrite=True)
-    return JobResult(fitted, len(pairs), evaluations, job.out, seconds)
+        save_pretrained(
+            fitted.adapter, job.out / "adapter", evaluation=next(iter(evaluations.values())), overwrite=True
+        )
+    return JobResult(fitted, len(pairs), evaluations, reports, job.out, seconds)
 
 
 def _open_both(job: Job, location: str, sample: int | None) -> tuple[Collection, Collection]:
@@ -220,7 +227,9 @@ def _open_both(job: Job, location: str, sample: int | None) -> tuple[Collection,
 def _open(job: Job, name: str, side: Side, location: str, sample: int | None) -> Collection:
     if side.vectors is not None:
         named = {"": side.vectors} if isinstance(side.vectors, str) else side.vectors
-        return open_collection(named, space=None if side.space is None else Space.from_dict(read_json(Path(side.space))))
+        return open_collection(
+            named, space=None if side.space is None else Space.from_dict(read_json(Path(side.space)))
+        )
     from crossfade.datasets import Sampled, open_dataset
     from crossfade.encoders import load_encoder
 

@@ -1,7 +1,7 @@
 """judge(): evaluate an adapter on two collections of vectors, on items that it was not fitted on, and draw the report.
 
-This is what the command line and job files call. It decides what makes an answer right, which queries are fair to ask, and
-which systems the vectors at hand allow; :func:`crossfade.evaluate` does the measuring.
+This is what the command line and job files call. It decides what makes an answer right, which queries are fair to ask,
+and which systems the vectors at hand allow; :func:`crossfade.evaluate` does the measuring.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from crossfade.embeddings.collection import Collection
 from crossfade.embeddings import Embeddings
+from crossfade.embeddings.collection import Collection
 from crossfade.embeddings.core import item_keys
 from crossfade.errors import ConfigError, EvaluationError
 from crossfade.evaluation import Evaluation, Relevance, evaluate
@@ -30,14 +30,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Judgement", "judge"]
 
+_LINK_ORDER: tuple[Modality, Modality] = ("text", "image")
+
 
 @dataclass(frozen=True)
 class Judgement:
     """How to judge.
 
     Attributes:
-        relevant: what makes an answer right: ``auto``, ``links``, ``labels:COLUMN`` or ``qrels:FILE``. ``auto`` takes the links
-            where there are any, else a metadata column named ``label``.
+        relevant: what makes an answer right: ``auto``, ``links``, ``labels:COLUMN`` or ``qrels:FILE``. ``auto`` takes
+            the links where there are any, else a metadata column named ``label``.
         slices: metadata columns of the queries by which results are broken down.
         metric: the metric that decides; None leaves it to the kind of relevance.
         all_queries: also ask queries that the adapter was fitted on; the evaluation then carries a warning.
@@ -60,7 +62,7 @@ def judge(
     *,
     old: Collection,
     new: Collection,
-    judgement: Judgement = Judgement(),  # noqa: B008 - frozen
+    judgement: Judgement = Judgement(),
     data: str | Dataset | None = None,
     report_to: Path | None = None,
     title: str | None = None,
@@ -120,7 +122,9 @@ def judge(
     return result
 
 
-def _unseen(adapter: Adapter, new: Collection, links: tuple[tuple[str, str], ...]) -> tuple[dict[Modality, Embeddings], int]:
+def _unseen(
+    adapter: Adapter, new: Collection, links: tuple[tuple[str, str], ...]
+) -> tuple[dict[Modality, Embeddings], int]:
     """The queries that neither they nor, by the links, their answers were fitted on; and how many were left out."""
     if adapter.provenance is None:
         return dict(new.sets), 0
@@ -128,7 +132,7 @@ def _unseen(adapter: Adapter, new: Collection, links: tuple[tuple[str, str], ...
     if links and set(seen) == {"image", "text"}:
         rows = {
             m: new.sets[m].locate(np.asarray([link[position] for link in links]))
-            for position, m in enumerate(("text", "image"))
+            for position, m in enumerate(_LINK_ORDER)
         }
         known = (rows["text"] >= 0) & (rows["image"] >= 0)
         texts, images = rows["text"][known], rows["image"][known]
@@ -138,7 +142,8 @@ def _unseen(adapter: Adapter, new: Collection, links: tuple[tuple[str, str], ...
     left = {m: s.select(~seen[m]) for m, s in new.sets.items() if not seen[m].all()}
     if not left:
         raise EvaluationError(
-            f"Queries must be items that the adapter was not fitted on; it was fitted on all {sum(map(len, seen.values()))}. "
+            f"Queries must be items that the adapter was not fitted on; it was fitted on all of the "
+            f"{sum(map(len, seen.values()))}. "
             "Fit with --hold-out, evaluate on other items, or ask for all queries (the result is then warned of)."
         )
     return left, int(sum(mask.sum() for mask in seen.values()))
@@ -152,11 +157,14 @@ def _relevance(how: str, old: Collection, new: Collection, queries: Mapping[Moda
     links = new.links or old.links
     kind, _, argument = how.partition(":")
     if kind == "auto":
-        labelled = any("label" in s.metadata for s in queries.values()) and any("label" in s.metadata for s in old.sets.values())
+        labelled = any("label" in s.metadata for s in queries.values()) and any(
+            "label" in s.metadata for s in old.sets.values()
+        )
         kind, argument = ("links", "") if links else ("labels", "label") if labelled else ("", "")
         if not kind:
             raise EvaluationError(
-                "Nothing says which answers are right: there are no links between texts and images and no metadata column 'label'. "
+                "Nothing says which answers are right: there are no links between texts and images, and no metadata column "
+                "named label. "
                 "Name a column with labels:COLUMN, or a file of judgements with qrels:FILE."
             )
     if kind == "links":
@@ -164,25 +172,18 @@ def _relevance(how: str, old: Collection, new: Collection, queries: Mapping[Moda
             raise EvaluationError("Links were asked for, and neither side has any. Name a file with --links.")
         return Relevance.from_links(links)
     if kind == "labels" and argument:
-        return Relevance.from_labels(_labels(queries, argument), _labels(old.sets, argument))
+        for sets in (queries, old.sets):
+            if not any(argument in s.metadata for s in sets.values()):
+                raise EvaluationError(f"The metadata column {argument!r} must exist to compare labels, and does not.")
+        return Relevance.from_column(argument)
     if kind == "qrels" and argument:
         return Relevance.from_qrels(Path(argument))
     raise ConfigError(f"What is relevant must be auto, links, labels:COLUMN or qrels:FILE; found {how!r}.")
 
 
-def _labels(sets: Mapping[Modality, Embeddings], column: str) -> dict[str, str]:
-    """Item id → label, over all modalities that have the column."""
-    labels: dict[str, str] = {}
-    for embeddings in sets.values():
-        if column in embeddings.metadata:
-            values = embeddings.metadata[column].tolist()
-            labels.update(zip(embeddings.ids.tolist(), map(str, values), strict=True))
-    if not labels:
-        raise EvaluationError(f"The metadata column {column!r} must exist to compare labels; no set of vectors has it.")
-    return labels
-
-
-def _restrict(sets: Mapping[Modality, Embeddings], queries: Mapping[Modality, Embeddings]) -> dict[Modality, Embeddings]:
+def _restrict(
+    sets: Mapping[Modality, Embeddings], queries: Mapping[Modality, Embeddings]
+) -> dict[Modality, Embeddings]:
     """The old vectors of the queries, for the modalities where every query has one."""
     found: dict[Modality, Embeddings] = {}
     for modality, asked in queries.items():

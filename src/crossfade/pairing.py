@@ -1,4 +1,4 @@
-"""pair(): join what the old and the new model made of the same items, by id; split the pairs by item, with no leakage."""
+"""pair(): join what the old and the new model made of the same items, by id; split the pairs with no leakage."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from crossfade.embeddings.core import Embeddings, Ids, as_ids, item_keys
+from crossfade.embeddings.core import Embeddings
+from crossfade.embeddings.ids import IdIndex, Ids, as_ids, item_keys, numbered
+from crossfade.embeddings.rows import ahead
 from crossfade.errors import PairingError
 from crossfade.spaces import Modality, Space, require_same
 
@@ -50,9 +52,18 @@ class Split:
     held_out: Pairs
 
 
+@dataclass(frozen=True, slots=True)
+class _Items:
+    """Linked ids of one modality, and the id of the item that each belongs to."""
+
+    index: IdIndex
+    leaders: Ids
+
+
 @dataclass(frozen=True)
 class Pairs:
-    """The same items seen by two models; an adapter is fitted from ``source`` (normally new) to ``target`` (normally old).
+    """The same items seen by two models; an adapter is fitted from ``source`` (normally new) to ``target`` (normally
+    old).
 
     Attributes:
         source: the space that the adapter maps from.
@@ -65,6 +76,8 @@ class Pairs:
     target: Space
     parts: tuple[Part, ...]
     links: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    _depth: int = field(default=0, repr=False, compare=False)
+    """How many splits these pairs are a side of: a side is divided independently of how it came about."""
 
     def __len__(self) -> int:
         return sum(len(part) for part in self.parts)
@@ -78,52 +91,75 @@ class Pairs:
         """The pairs of one modality, or None."""
         return next((part for part in self.parts if part.modality == modality), None)
 
-    def blocks(self, size: int = 8192) -> Iterator[PairBlock]:
-        """All pairs, ``size`` at a time, one modality after the other; nothing else is held in memory."""
-        for part in self.parts:
-            for start in range(0, len(part), size):
-                stop = start + size
-                yield PairBlock(part.modality, part.source.rows.read(start, stop), part.target.rows.read(start, stop))
+    def blocks(self, size: int = 8192, *, prefetch: bool = False) -> Iterator[PairBlock]:
+        """All pairs, ``size`` at a time, one modality after the other; nothing else is held in memory.
+
+        Args:
+            size: pairs in a block.
+            prefetch: read and convert the next block in a second thread while the caller works on this one.
+        """
+
+        def read(place: tuple[Part, int]) -> PairBlock:
+            part, start = place
+            rows = part.source.rows.read(start, start + size), part.target.rows.read(start, start + size)
+            return PairBlock(part.modality, *rows)
+
+        places = [(part, start) for part in self.parts for start in range(0, len(part), size)]
+        yield from ahead(read, places) if prefetch else map(read, places)
 
     def groups(self, part: Part) -> Ids:
-        """The item that each pair of ``part`` belongs to: [n] ids, an image's own or that of the image a text describes.
+        """The item that each pair of ``part`` belongs to: [n] ids, an image's own or that of the image a text
+        describes.
 
-        A text that describes several images belongs to the first of them, and those images to the first's item too.
+        Items that links connect are one item, whose id is the first of its images' ids in the order of strings: a text
+        that describes several images belongs to it, and so do those images and their other texts.
         """
-        leader = self._leaders
-        if not leader:
+        items = self._items.get(part.modality)
+        if items is None:
             return part.ids
-        return as_ids([leader.get((part.modality, i), i) for i in part.ids.tolist()])
+        rows = items.index.locate(part.ids)
+        return np.where(rows < 0, part.ids, items.leaders[rows])
 
     @cached_property
-    def _leaders(self) -> dict[tuple[Modality, str], str]:
-        """(modality, id) → the id that names its connected component of links (union–find)."""
-        parent: dict[tuple[Modality, str], tuple[Modality, str]] = {}
+    def _items(self) -> dict[Modality, _Items]:
+        """For each modality the linked ids, and the id of the item that each belongs to (connected components)."""
+        if not self.links:
+            return {}
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
 
-        def root(node: tuple[Modality, str]) -> tuple[Modality, str]:
-            parent.setdefault(node, node)
-            while parent[node] != node:
-                parent[node] = parent[parent[node]]
-                node = parent[node]
-            return node
-
-        for text, image in self.links:
-            a, b = root(("image", image)), root(("text", text))
-            first, second = min(a, b), max(a, b)
-            parent[second] = first
-        return {node: root(node)[1] for node in parent}
+        texts, text_of = numbered(as_ids([text for text, _ in self.links]))
+        images, image_of = numbered(as_ids([image for _, image in self.links]))
+        nodes = len(images) + len(texts)
+        graph = coo_array((np.ones(len(self.links), dtype=np.int8), (image_of, len(images) + text_of)), (nodes, nodes))
+        count, component = connected_components(graph, directed=False)
+        leader = np.empty(count, dtype=np.int64)
+        leader[component[: len(images)]] = np.arange(len(images))
+        several = np.bincount(component[: len(images)], minlength=count)[component[: len(images)]] > 1
+        rivals = np.flatnonzero(several)
+        rivals = rivals[np.argsort(images[rivals])[::-1]]  # the least is written last, and stays
+        leader[component[rivals]] = rivals
+        leaders = images[leader][component]
+        return {
+            "image": _Items(IdIndex(images), leaders[: len(images)]),
+            "text": _Items(IdIndex(texts), leaders[len(images) :]),
+        }
 
     def item_keys(self) -> npt.NDArray[np.uint64]:
         """Keys of every item that these pairs hold, sorted: what :func:`crossfade.evaluate` recognises a leak by."""
         keys = [item_keys(part.ids, salt=part.modality) for part in self.parts]
-        return np.unique(np.concatenate(keys))
+        ordered: npt.NDArray[np.uint64] = np.sort(np.concatenate(keys))
+        first = np.concatenate([[True], ordered[1:] != ordered[:-1]])
+        return np.compress(first, ordered)
 
     def folds(self, part: Part, *, count: int, seed: int) -> npt.NDArray[np.int64]:
         """The fold (0 to count − 1) of each pair of ``part``: int64 [n].
 
-        It depends on the item's id and the seed alone, never on the order of the pairs, and an image and its texts share one.
+        It depends on the item's id and the seed alone (and on how many splits these pairs are a side of), never on the
+        order of the pairs, and an image and its texts share one.
         """
-        return (item_keys(self.groups(part), salt=f"fold/{seed}") % np.uint64(count)).astype(np.int64)
+        salt = f"fold/{seed}" if self._depth == 0 else f"fold/{seed}/{self._depth}"
+        return (item_keys(self.groups(part), salt=salt) % np.uint64(count)).astype(np.int64)
 
     def split(self, *, held_out: float = 0.2, seed: int = 0) -> Split:
         """Divide by item: an image and its captions always fall on the same side.
@@ -149,7 +185,9 @@ class Pairs:
         return Split(self._with(train), self._with(rest))
 
     def _with(self, parts: Sequence[Part]) -> Pairs:
-        return Pairs(self.source, self.target, tuple(parts), self.links)
+        pairs = Pairs(self.source, self.target, tuple(parts), self.links, self._depth + 1)
+        pairs.__dict__["_items"] = self._items  # the links are the same: what they connect need not be found again
+        return pairs
 
 
 def pair(
@@ -163,8 +201,8 @@ def pair(
     Args:
         old: the stored vectors, of one modality or of several (a sequence, all of one space).
         new: the new model's vectors of the same items.
-        links: (text id, image id) for each text that describes an image. They keep an image and its captions on the same
-            side of a split, and let methods be chosen by how well texts find images.
+        links: (text id, image id) for each text that describes an image. They keep an image and its captions on the
+            same side of a split, and let methods be chosen by how well texts find images.
 
     Returns:
         Pairs from the new space (source) to the old one (target). Ids that only one side has are left out.
@@ -191,7 +229,8 @@ def pair(
         both = rows >= 0
         if not both.any():
             raise PairingError(
-                f"Old and new {modality} vectors must share ids; none of {len(olds_m)} old ids (such as {str(olds_m.ids[0])!r}) is among "
+                f"Old and new {modality} vectors must share ids; none of {len(olds_m)} old ids (such as "
+                f"{str(olds_m.ids[0])!r}) is among "
                 f"{len(news_m)} new ones (such as {str(news_m.ids[0])!r}). Give both the same ids."
             )
         whole = both.all() and len(news_m) == len(olds_m)
@@ -226,14 +265,17 @@ def _check_links(
     if not links:
         return
     for position, modality in ((0, "text"), (1, "image")):
-        names = np.asarray([link[position] for link in links])
+        names = as_ids([link[position] for link in links])
         sets = [side[modality] for side in (olds, news) if modality in side]
         if not sets:
             continue
-        unknown = np.all([s.locate(names) < 0 for s in sets], axis=0)
+        unknown = sets[0].locate(names) < 0
+        for other in sets[1:]:
+            unknown[unknown] = other.locate(names[unknown]) < 0
         if unknown.any():
             raise PairingError(
-                f"Every link must name a known {modality}; {int(unknown.sum())} of {len(links)} do not, the first names "
+                f"Every link must name a known {modality}; {int(unknown.sum())} of {len(links)} do not, the first "
+                "names "
                 f"{str(names[np.flatnonzero(unknown)[0]])!r}. Encode those {modality}s or drop the links."
             )
     yield from links

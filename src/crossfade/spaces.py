@@ -33,7 +33,8 @@ class Space:
         normalized: whether every vector has unit L2 norm.
         metric: how vectors are compared: ``cosine``, ``dot`` or ``l2`` (negated Euclidean distance).
         modalities: what the space holds: ``image``, ``text`` or both.
-        preprocessing: what is done to an item before the model sees it, for example ``resize 224 bicubic, centre crop``.
+        preprocessing: what is done to an item before the model sees it, for example ``resize 224 bicubic, centre
+            crop``.
         query_prefix: put before a text that is searched with.
         document_prefix: put before a text that is stored.
         runtime: number format and engine of the forward pass, for example ``float32/torch``.

@@ -1,7 +1,7 @@
 """The command ``crossfade``: its verbs, its exit codes, and how errors are told.
 
-Exit codes: 0 done (for ``evaluate``, ``run`` and ``demo``: compatible) · 2 wrong usage · 3 bad input, with the reason on
-stderr · 10 not compatible · 11 undecided · 130 interrupted. Results go to stdout, progress and errors to stderr.
+Exit codes: 0 done (for ``evaluate``, ``run`` and ``demo``: compatible) · 2 wrong usage · 3 bad input, the reason on stderr
+· 10 not compatible · 11 undecided · 130 interrupted. Results go to stdout, progress and errors to stderr.
 """
 
 from __future__ import annotations

@@ -13,19 +13,22 @@ NAME = "demo"
 
 
 def command(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the vectors, the adapter and the reports.")] = Path(
-        "crossfade-demo"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for the vectors, the adapter and the reports.")
+    ] = Path("crossfade-demo"),
     method: Annotated[str, typer.Option("--method", "-m", help="auto, or a method's name.")] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
     json_: JsonFlag = False,
 ) -> None:
-    """Upgrade the gallery of a small old image–text model to a better one, judge it, and draw it.
+    """Run a real upgrade on built-in data.
+
+    The gallery of a small old image–text model is opened to a better one, judged on typefaces and characters that neither
+    has seen, and drawn. Nothing is downloaded.
 
     Exit code: as evaluate.
     """
     from crossfade.jobs import demo_job, overall, run_job
-    from crossfade.reporting.console import print_job
+    from crossfade.cli.tables import print_job
 
     result = run_job(demo_job(out, method=method, seed=seed))
     if json_:

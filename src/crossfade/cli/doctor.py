@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Annotated
@@ -34,54 +35,66 @@ def command(
     ] = None,
     json_: JsonFlag = False,
 ) -> None:
-    """Say what this installation can do, with the pip command for what it cannot; check a data set where one is named."""
+    """Check the installation, and a data set.
+
+    Says what can be used, and the pip command that brings the rest.
+    """
     from crossfade import __version__
     from crossfade.methods import METHODS
 
     features = [_feature(*feature) for feature in FEATURES]
-    result = {
-        "crossfade": __version__,
-        "python": sys.version.split()[0],
-        "platform": platform.platform(),
-        "features": features,
-        "methods": sorted(METHODS),
-        "demo_encoders": _demo_encoders(),
-    }
+    summary = None
     if data is not None:
-        from dataclasses import asdict
-
         from crossfade.datasets import check, open_dataset
 
-        result["data"] = asdict(check(open_dataset(data)))
+        summary = asdict(check(open_dataset(data)))
+    about = {"crossfade": __version__, "python": sys.version.split()[0], "platform": platform.platform()}
     if json_:
-        print_json(result)
+        found = [_as_json(feature) for feature in features]
+        print_json(
+            {**about, "features": found, "methods": list(METHODS), "demo_encoders": _demo_encoders(), "data": summary}
+        )
         return
-    print_rows({"crossfade": __version__, "python": result["python"], "platform": result["platform"]})
+    print_rows(about)
     typer.echo()
     for feature in features:
-        found = ", ".join(f"{name} {number}" for name, number in feature["found"].items())
-        typer.echo(f"{'ok     ' if feature['ok'] else 'missing'}  {feature['feature']}  {found}")
-        if not feature["ok"]:
-            typer.echo(f"         missing: {', '.join(feature['missing'])} — mend with: {feature['mend']}")
+        typer.echo(f"{'missing' if feature.missing else 'ok':<8} {feature.name}: {', '.join(feature.found)}")
+        if feature.missing:
+            typer.echo(f"{'':<8} without {', '.join(feature.missing)}; mend it with: {feature.mend}")
     typer.echo()
-    print_rows({"methods": ", ".join(sorted(METHODS)), **{f"demo encoder {k}": v for k, v in _demo_encoders().items()}})
-    if data is not None:
+    print_rows({"methods": ", ".join(METHODS), **{f"demo:{name}": where for name, where in _demo_encoders().items()}})
+    if summary is not None:
         typer.echo()
-        print_rows(result["data"])
+        print_rows(summary)
 
 
-def _feature(name: str, extra: str, packages: tuple[tuple[str, str], ...]) -> dict[str, object]:
-    found, missing = {}, []
+@dataclass(frozen=True)
+class _Feature:
+    """Something that a user can want: the packages it found with their versions, and those it lacks."""
+
+    name: str
+    found: tuple[str, ...]
+    missing: tuple[str, ...]
+    mend: str
+
+
+def _as_json(feature: _Feature) -> dict[str, object]:
+    """A feature as JSON values."""
+    return {**asdict(feature), "ok": not feature.missing}
+
+
+def _feature(name: str, extra: str, packages: tuple[tuple[str, str], ...]) -> _Feature:
+    found, missing = [], []
     for module, distribution in packages:
         if find_spec(module) is None:
             missing.append(distribution)
             continue
         try:
-            found[distribution] = version(distribution)
+            found.append(f"{distribution} {version(distribution)}")
         except PackageNotFoundError:
-            found[distribution] = "(version unknown)"
+            found.append(distribution)
     mend = f"pip install 'crossfade[{extra}]'" if extra else "pip install --force-reinstall crossfade"
-    return {"feature": name, "ok": not missing, "found": found, "missing": missing, "mend": mend if missing else None}
+    return _Feature(name, tuple(found), tuple(missing), mend)
 
 
 def _demo_encoders() -> dict[str, str]:

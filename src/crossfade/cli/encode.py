@@ -32,17 +32,21 @@ def command(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="Number format of the forward pass: float32, float16, bfloat16.")] = "float32",
+    dtype: Annotated[
+        str, typer.Option(help="Number format of the forward pass: float32, float16, bfloat16.")
+    ] = "float32",
     json_: JsonFlag = False,
 ) -> None:
-    """Encode the images and texts of a data set; a killed run goes on where it stopped.
+    """Encode images and texts.
+
+    A killed run goes on where it stopped: give the same command again.
 
     Writes OUT/image and OUT/text (whichever the data set and the model have) and OUT/links.parquet.
     """
-    from crossfade.encoding import encode_dataset
     from crossfade.datasets import open_dataset
     from crossfade.datasets.sampling import Sampled
     from crossfade.encoders import load_encoder
+    from crossfade.encoding import encode_dataset
 
     model = load_encoder(encoder, device=device, dtype=dtype)
     wanted = ("image", "text") if modality == "all" else (modality,)

@@ -27,30 +27,42 @@ def command(
     slices: Annotated[
         list[str] | None, typer.Option("--slice", help="A metadata column to break the result down by (repeat it).")
     ] = None,
-    metric: Annotated[str | None, typer.Option(help="The metric that decides; by default R@1, or mAP for labels.")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="The metric that decides; by default R@1, or mAP for labels.")
+    ] = None,
     all_queries: Annotated[
-        bool, typer.Option("--all-queries", help="Also judge on items that the adapter was fitted on (warned of, loudly).")
+        bool,
+        typer.Option("--all-queries", help="Also judge on items that the adapter was fitted on (warned of, loudly)."),
     ] = False,
     data: Annotated[
         str | None, typer.Option(help="The data set itself, so that the report can show images and texts.")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for report.html, report.md and report.json.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for report.html, report.md and report.json.")
+    ] = None,
     level: Annotated[float, typer.Option(help="Confidence level of the intervals.", min=0.5, max=0.999)] = 0.95,
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples.", min=100)] = 2000,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
     json_: JsonFlag = False,
 ) -> None:
-    """Judge an adapter on held-out queries: old/old, mapped/old, new/new and the rest, with intervals and a verdict.
+    """Judge an adapter on held-out queries.
+
+    Measures old/old, mapped/old, new/new and the rest, with intervals, and gives a verdict.
 
     Exit code: 0 compatible, 10 not compatible, 11 undecided.
     """
     from crossfade.artifacts import from_pretrained
     from crossfade.judging import Judgement, judge
-    from crossfade.reporting.console import print_evaluation
+    from crossfade.cli.tables import print_evaluation
 
     judgement = Judgement(
-        relevant=relevant, slices=tuple(slices or ()), metric=metric, all_queries=all_queries, level=level,
-        resamples=resamples, seed=seed,
+        relevant=relevant,
+        slices=tuple(slices or ()),
+        metric=metric,
+        all_queries=all_queries,
+        level=level,
+        resamples=resamples,
+        seed=seed,
     )
     result = judge(
         from_pretrained(adapter),

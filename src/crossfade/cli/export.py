@@ -18,7 +18,10 @@ def command(
     modality: Annotated[Literal["image", "text"], typer.Option(help="Which modality's map to export.")] = "text",
     json_: JsonFlag = False,
 ) -> None:
-    """Export an adapter as ONNX, and check that the exported graph gives the original's output."""
+    """Export an adapter as ONNX.
+
+    The exported graph is run, and refused where it does not give the original's output.
+    """
     from crossfade.artifacts import from_pretrained
     from crossfade.exporting import export_onnx
 

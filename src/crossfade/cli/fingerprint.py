@@ -18,7 +18,9 @@ def command(
     other: Annotated[str | None, typer.Argument(help="A second one, to compare with.")] = None,
     json_: JsonFlag = False,
 ) -> None:
-    """Print the space of stored vectors or of an encoder; with two, say in what they differ.
+    """Print or compare spaces.
+
+    Of stored vectors, of an adapter (its source), or of an encoder; of two, says in what they differ.
 
     Exit code with two: 0 the same space, 10 different spaces.
     """
@@ -27,7 +29,9 @@ def command(
         if json_:
             print_json({**first.to_dict(), "fingerprint": first.fingerprint})
         else:
-            print_rows({"fingerprint": first.fingerprint, **{name: value or "—" for name, value in first.to_dict().items()}})
+            print_rows(
+                {"fingerprint": first.fingerprint, **{name: value or "—" for name, value in first.to_dict().items()}}
+            )
         return
     second = _space(other)
     differences = first.differences(second)
@@ -35,7 +39,9 @@ def command(
         print_json({"fingerprints": [first.fingerprint, second.fingerprint], "differences": differences})
     else:
         print_rows({what: first.fingerprint, other: second.fingerprint})
-        print_rows({name: f"{a!r} / {b!r}" for name, (a, b) in differences.items()} or {"same space": "every field agrees"})
+        print_rows(
+            {name: f"{a!r} / {b!r}" for name, (a, b) in differences.items()} or {"same space": "every field agrees"}
+        )
     raise typer.Exit(10 if differences else 0)
 
 

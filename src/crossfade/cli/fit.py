@@ -33,14 +33,16 @@ def command(
     overwrite: Annotated[bool, typer.Option(help="Replace OUT if it exists.")] = False,
     json_: JsonFlag = False,
 ) -> None:
-    """Fit an adapter from the new model's space to the old one's, on the items that both have seen.
+    """Fit an adapter from the new space to the old.
+
+    It is fitted on the items that both models have seen.
 
     A share of the items is kept aside, so that evaluate can judge on what the adapter has never seen.
     """
     from crossfade.artifacts import require_free, save_pretrained
     from crossfade.fitting import fit, method_from_options
     from crossfade.pairing import pair
-    from crossfade.reporting.console import print_fit
+    from crossfade.cli.tables import print_fit
 
     require_free(out, overwrite=overwrite)
     olds, news = open_side(old, old_space, links), open_side(new, new_space, links)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crossfade.evaluation.result import Outcome
+if TYPE_CHECKING:
+    from crossfade.evaluation.result import Outcome
 
 __all__ = ["EXIT_CODES", "JsonFlag", "print_json", "print_rows"]
 

@@ -18,7 +18,9 @@ def command(
     title: Annotated[str | None, typer.Option(help="Headline of the report.")] = None,
     json_: JsonFlag = False,
 ) -> None:
-    """Write the report of a saved evaluation: one offline HTML file, Markdown and JSON.
+    """Draw a saved evaluation again.
+
+    Writes one offline HTML file, Markdown and JSON.
 
     The pictures that need vectors and images are drawn by evaluate --data DATA --out OUT.
     """

@@ -16,12 +16,14 @@ def command(
     job: Annotated[Path, typer.Argument(help="The YAML job file (see the docs page on jobs).")],
     json_: JsonFlag = False,
 ) -> None:
-    """Encode, pair, fit, evaluate and report as a job file says; what is done already is not done again.
+    """Run a whole job from a YAML file.
+
+    Encodes, pairs, fits, evaluates and reports; what an earlier run has encoded is not encoded again.
 
     Exit code: 0 compatible on every evaluation, 10 not compatible on one, 11 undecided.
     """
     from crossfade.jobs import load_job, overall, run_job
-    from crossfade.reporting.console import print_job
+    from crossfade.cli.tables import print_job
 
     result = run_job(load_job(job))
     if json_:

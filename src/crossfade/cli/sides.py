@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crossfade.embeddings.collection import Collection, open_collection
 from crossfade.errors import ConfigError
-from crossfade.files import read_json
-from crossfade.spaces import Space
+
+if TYPE_CHECKING:
+    from crossfade.embeddings.collection import Collection
 
 __all__ = ["LinksOption", "NewOption", "NewSpaceOption", "OldOption", "OldSpaceOption", "open_side"]
 
 OldOption = Annotated[
     list[str],
-    typer.Option("--old", help="The old model's vectors: a folder or file, or image=PATH and text=PATH (repeat the option)."),
+    typer.Option(
+        "--old", help="The old model's vectors: a folder or file, or image=PATH and text=PATH (repeat the option)."
+    ),
 ]
 NewOption = Annotated[list[str], typer.Option("--new", help="The new model's vectors, named in the same way.")]
 OldSpaceOption = Annotated[
@@ -25,7 +27,8 @@ OldSpaceOption = Annotated[
 ]
 NewSpaceOption = Annotated[Path | None, typer.Option(help="The same for the new vectors.")]
 LinksOption = Annotated[
-    Path | None, typer.Option(help="Which text describes which image: Parquet, CSV or JSONL with columns text and image.")
+    Path | None,
+    typer.Option(help="Which text describes which image: Parquet, CSV or JSONL with columns text and image."),
 ]
 
 
@@ -36,6 +39,10 @@ def open_side(locations: Sequence[str], space_file: Path | None, links: Path | N
         ConfigError: a location is named as of an unknown modality, or twice.
         CrossfadeError: what stands there cannot be read.
     """
+    from crossfade.embeddings.collection import open_collection
+    from crossfade.files import read_json
+    from crossfade.spaces import Space
+
     space = None if space_file is None else Space.from_dict(read_json(space_file))
     named: dict[str, str] = {}
     for location in locations:
@@ -45,6 +52,8 @@ def open_side(locations: Sequence[str], space_file: Path | None, links: Path | N
         else:
             key, where = "", location
         if key in named:
-            raise ConfigError(f"Vectors of one side and modality may be named once; {where!r} comes after {named[key]!r}.")
+            raise ConfigError(
+                f"Vectors of one side and modality may be named once; {where!r} comes after {named[key]!r}."
+            )
         named[key] = where
     return open_collection(named, space=space, links=links)

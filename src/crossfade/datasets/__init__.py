@@ -5,8 +5,8 @@
 * items come in an order that is the same at every reading, and are lazy;
 * a text that is empty or blank is no text; ids that count rows or lines count from 0;
 * where a format gives a text no id, it is the image's with its position: ``IMAGE#0``, ``IMAGE#1``, …;
-* a damaged or missing image is a :class:`~crossfade.errors.CorruptItem` when it is loaded, and anything else that cannot be
-  read a :class:`~crossfade.errors.DatasetError` that names the file and the line.
+* a damaged or missing image is a :class:`~crossfade.errors.CorruptItem` when it is loaded, and anything else that
+  cannot be read a :class:`~crossfade.errors.DatasetError` that names the file and the line.
 """
 
 from typing import TYPE_CHECKING, Any

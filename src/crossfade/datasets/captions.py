@@ -1,12 +1,12 @@
 """Captioned photographs as their authors publish them: Karpathy's splits of COCO and Flickr, COCO's own JSON, nocaps.
 
-An image's id is its file name, so that it joins with a folder of the same images. A text's id is the number that the file
-gives it (``sentid``; the annotation's ``id``), which in COCO is the same in both formats.
+An image's id is its file name, so that it joins with a folder of the same images. A text's id is the number that the
+file gives it (``sentid``; the annotation's ``id``), which in COCO is the same in both formats.
 """
 
 from __future__ import annotations
 
-import os.path
+import os
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ __all__ = ["CocoCaptions", "KarpathyCaptions"]
 @dataclass(frozen=True, slots=True)
 class _Photograph:
     id: str
-    path: str
+    path: Path
     captions: tuple[tuple[str, str], ...]  # (text id, text)
     metadata: Mapping[str, Value] = field(default_factory=dict)
 
@@ -70,8 +70,8 @@ class KarpathyCaptions(_CaptionFile):
 
     Attributes:
         path: the JSON file.
-        image_root: the folder of images; where the file gives a ``filepath`` (COCO's ``val2014``), that folder is looked for
-            below it first. By default the folder of the JSON file.
+        image_root: the folder of images; where the file gives a ``filepath`` (COCO's ``val2014``), that folder is
+            looked for below it first. By default the folder of the JSON file.
         splits: which to read: ``train``, ``val``, ``test``, and in COCO ``restval``; empty for all of them.
         name: of the data set; by default the file's.
 
@@ -127,14 +127,15 @@ class KarpathyCaptions(_CaptionFile):
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise DatasetError(
-                f"Every image of {self.path} must have 'filename' and 'sentences' with 'raw'; {image!r:.200} has not ({error})."
+                f"Every image of {self.path} must have 'filename' and 'sentences' with 'raw'; {image!r:.200} has not "
+                f"({error})."
             ) from error
         return _Photograph(
             name, self._place(image.get("filepath", ""), name), captions, {"split": str(image.get("split", ""))}
         )
 
-    def _place(self, folder: str, name: str) -> str:
-        return os.path.join(self._root, folder if folder in self._subfolders else "", name)
+    def _place(self, folder: str, name: str) -> Path:
+        return self._root / (folder if folder in self._subfolders else "") / name
 
     @property
     def _root(self) -> Path:
@@ -143,7 +144,8 @@ class KarpathyCaptions(_CaptionFile):
     @cached_property
     def _subfolders(self) -> frozenset[str]:
         try:
-            return frozenset(entry.name for entry in os.scandir(self._root) if entry.is_dir())
+            with os.scandir(self._root) as entries:
+                return frozenset(entry.name for entry in entries if entry.is_dir())
         except OSError:  # the images are not here; each one says so when it is loaded
             return frozenset()
 
@@ -160,8 +162,8 @@ class CocoCaptions(_CaptionFile):
         info: another JSON file whose ``images`` carry the ``domain`` (nocaps publishes it apart, as the image info).
         name: of the data set; by default the file's.
 
-    An image's ``domain`` (nocaps: ``in-domain``, ``near-domain``, ``out-domain``), where there is one, is metadata of the image
-    and of its captions.
+    An image's ``domain`` (nocaps: ``in-domain``, ``near-domain``, ``out-domain``), where there is one, is metadata
+    of the image and of its captions.
 
     Raises:
         DatasetError: a file is missing or is not of this form.
@@ -193,7 +195,8 @@ class CocoCaptions(_CaptionFile):
                     captions.setdefault(one["image_id"], []).append((str(one.get("id", number)), one["caption"]))
         except (KeyError, TypeError, AttributeError) as error:
             raise DatasetError(
-                f"Every annotation of {self.path} must have 'image_id' and 'caption'; {one!r:.200} has not ({error}). These may be "
+                f"Every annotation of {self.path} must have 'image_id' and 'caption'; {one!r:.200} has not "
+                f"({error}). These may be "
                 "COCO's instances: open its captions."
             ) from error
         return document["images"], captions
@@ -213,7 +216,7 @@ class CocoCaptions(_CaptionFile):
             return [
                 _Photograph(
                     image["file_name"],
-                    os.path.join(root, image["file_name"]),
+                    root / image["file_name"],
                     tuple(captions.get(image["id"], ())),
                     {"domain": domain} if (domain := image.get("domain") or domains.get(image["id"])) else {},
                 )

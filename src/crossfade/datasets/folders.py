@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from crossfade.datasets.base import Dataset, ImageItem, Link, TextItem
-from crossfade.datasets.images import IMAGE_SUFFIXES, ImageFile
+from crossfade.datasets.images import IMAGE_SUFFIXES, ImageFile, image_suffix
 from crossfade.datasets.lines import decode, read_bytes, unreadable
 from crossfade.errors import DatasetError
 
@@ -25,8 +25,8 @@ class ImageFiles(Dataset):
 
     Attributes:
         path: the folder.
-        captions: whether to read the .txt files. Where some images have one, a .txt without an image is taken for captions
-            whose image is lost: its texts come last, linked to nothing.
+        captions: whether to read the .txt files. Where some images have one, a .txt without an image is taken for
+            captions whose image is lost: its texts come last, linked to nothing.
         name: of the data set; by default the folder's.
 
     Raises:
@@ -45,7 +45,7 @@ class ImageFiles(Dataset):
     def images(self) -> Iterator[ImageItem]:
         """Every image, sorted by path."""
         for name in self._listing.images:
-            yield ImageItem(name, ImageFile(os.path.join(self.path, name), name))
+            yield ImageItem(name, ImageFile(self.path / name, name))
 
     def texts(self) -> Iterator[TextItem]:
         """Every caption, image by image."""
@@ -67,13 +67,13 @@ class ImageFiles(Dataset):
             raise DatasetError(
                 f"A folder of images must hold some ({', '.join(sorted(IMAGE_SUFFIXES))}); {self.path} holds none."
             )
-        sidecars = {os.path.splitext(name)[0]: name for name in files if name.lower().endswith(".txt")}
+        sidecars = {_stem(name): name for name in files if name.lower().endswith(".txt")}
         return _Listing(images, sidecars)
 
     def _captioned(self) -> Iterator[tuple[str, str]]:
         sidecars = self._listing.sidecars
         for image in self._listing.images:
-            if sidecar := sidecars.get(os.path.splitext(image)[0]):
+            if sidecar := sidecars.get(_stem(image)):
                 yield image, sidecar
 
     @cached_property
@@ -95,7 +95,8 @@ class _Listing:
 
 
 def list_files(folder: Path, *, suffixes: frozenset[str] | set[str]) -> list[str]:
-    """The files below a folder that end in one of ``suffixes`` (any case), as sorted paths with ``/``, hidden ones left out.
+    """The files below a folder that end in one of ``suffixes`` (any case), as sorted paths with ``/``, hidden ones
+    left out.
 
     Links to folders are followed, but never into a folder that one is already in.
 
@@ -111,19 +112,24 @@ def _walk(
     folder: str, prefix: str, above: frozenset[tuple[int, int]], suffixes: frozenset[str] | set[str], found: list[str]
 ) -> None:
     try:
-        status = os.stat(folder)
+        status = Path(folder).stat()
         here = above | {(status.st_dev, status.st_ino)}
         if here == above:
             return
-        for entry in os.scandir(folder):
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                _walk(entry.path, f"{prefix}{entry.name}/", here, suffixes, found)
-            elif os.path.splitext(entry.name)[1].lower() in suffixes:
-                entry.name.encode()
-                found.append(prefix + entry.name)
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    _walk(entry.path, f"{prefix}{entry.name}/", here, suffixes, found)
+                elif image_suffix(entry.name) in suffixes:
+                    entry.name.encode()
+                    found.append(prefix + entry.name)
     except UnicodeEncodeError as error:
         raise DatasetError(f"A file name below {folder} must be UTF-8; {error.object!r} is not. Rename it.") from error
     except OSError as error:
         raise unreadable(Path(folder), error) from error
+
+
+def _stem(name: str) -> str:
+    return name[: -len(image_suffix(name))]

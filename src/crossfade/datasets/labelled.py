@@ -6,7 +6,6 @@ Two images are relevant to each other when their metadata column ``label`` agree
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -61,7 +60,7 @@ class ImageFolder(Dataset):
     def images(self) -> Iterator[ImageItem]:
         """Every image, class by class, sorted by path."""
         for name in self._files:
-            yield ImageItem(name, ImageFile(os.path.join(self.path, name), name), {"label": _folder(name)})
+            yield ImageItem(name, ImageFile(self.path / name, name), {"label": _folder(name)})
 
     def texts(self) -> Iterator[TextItem]:
         """One text a class where there is a template, sorted by class; otherwise none."""
@@ -81,7 +80,8 @@ class ImageFolder(Dataset):
         if not files or stray:
             found = f"{stray[0]} is in none" if stray else "found no image"
             raise DatasetError(
-                f"An ImageFolder must hold its images in one subfolder a class; in {self.path} {found}. Open it with the kind folder."
+                f"An ImageFolder must hold its images in one subfolder a class; in {self.path} {found}. Open it with "
+                "the kind folder."
             )
         return files
 
@@ -128,7 +128,7 @@ class LabelledParquet(Dataset):
                     f"The column {image!r} of {self.path} must hold image bytes. Open a table of paths as parquet."
                 )
             metadata: dict[str, Value] = self._source.metadata(row, used=(image, identity, self.label))
-            yield ImageItem(name, PackedImage(cell, name), {"label": self._label(row), **metadata})
+            yield ImageItem(name, PackedImage(cell, name), {**metadata, "label": self._label(row)})
 
     def texts(self) -> Iterator[TextItem]:
         """One text a class where there is a template, in the order in which the classes first come; otherwise none."""

@@ -36,7 +36,8 @@ def decode(data: bytes, *, source: str, line: int = 1, offset: int = 0) -> str:
         guess = "UTF-16" if sixteen else "ISO-8859-1"
         where = line + data.count(b"\n", 0, error.start)
         raise DatasetError(
-            f"{source} must be UTF-8, and line {where} is not (byte 0x{data[error.start]:02x} at offset {offset + error.start}). "
+            f"{source} must be UTF-8, and line {where} is not (byte 0x{data[error.start]:02x} at offset "
+            f"{offset + error.start}). "
             f"Convert it, for example with: iconv -f {guess} -t UTF-8 OLD > NEW"
         ) from error
 
@@ -52,7 +53,8 @@ def parse_json(text: str, *, source: str, line: int | None = None) -> Any:
     except (ValueError, RecursionError) as error:
         at = line if line is not None else getattr(error, "lineno", 1)
         raise DatasetError(
-            f"{source} must hold JSON, and line {at} is not ({error}). Mend that line; if it is the last one, the file may be "
+            f"{source} must hold JSON, and line {at} is not ({error}). Mend that line; if it is the last one, the "
+            "file may be "
             "truncated: copy it again."
         ) from error
 
@@ -95,8 +97,8 @@ def read_json_document(path: Path, *, hook: Callable[[dict[str, Any]], Any] | No
 
     Args:
         path: the file.
-        hook: called with each object as it is closed; what it returns takes the object's place. Dropping what is not needed
-            there keeps the memory of a large file low.
+        hook: called with each object as it is closed; what it returns takes the object's place. Dropping what is not
+            needed there keeps the memory of a large file low.
 
     Raises:
         DatasetError: it cannot be read, or is not JSON in UTF-8.

@@ -1,4 +1,5 @@
-"""Parquet, read a little at a time: rows without their image bytes, and the image bytes of one row when they are asked for."""
+"""Parquet, read a little at a time: rows without their image bytes, and the image bytes of one row when they are
+asked for."""
 
 from __future__ import annotations
 
@@ -63,9 +64,9 @@ class ParquetTable:
 
         kind = self._open().schema_arrow.field(column).type
         if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
-            return BinaryColumn(self.path, f"{column}.bytes")
+            return BinaryColumn(self.path, f"{column}.bytes", nested=True)
         is_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
-        return BinaryColumn(self.path, column) if is_bytes else None
+        return BinaryColumn(self.path, column, nested=False) if is_bytes else None
 
     def nulls(self) -> dict[str, str | float]:
         """What stands for a null in each column that can be metadata: an empty string, or NaN."""
@@ -114,7 +115,8 @@ class ParquetTable:
 
     def _damaged(self, error: Exception) -> DatasetError:
         return DatasetError(
-            f"{self.path} must be a Parquet file and cannot be read as one ({error}). It may be truncated: copy it again."
+            f"{self.path} must be a Parquet file and cannot be read as one ({error}). It may be truncated: copy it "
+            "again."
         )
 
 
@@ -124,13 +126,14 @@ class BinaryColumn:
     Going forward reads each page once. Going back starts again at the row's group.
     """
 
-    def __init__(self, path: Path, column: str) -> None:
+    def __init__(self, path: Path, column: str, *, nested: bool) -> None:
         self.path = path
         self.column = column
+        self._nested = nested
         self._lock = threading.Lock()
         self._batches: Iterator[pa.RecordBatch] | None = None
         self._next = 0
-        self._window: deque[tuple[int, pa.Array]] = deque(maxlen=2)
+        self._window: deque[tuple[int, pa.Array[Any]]] = deque(maxlen=2)
 
     def read(self, row: int) -> bytes | None:
         """The bytes of a row (from 0), or None for a null.
@@ -163,8 +166,8 @@ class BinaryColumn:
             self._window.clear()
         while True:
             batch = next(self._batches)
-            column = batch.column(0)
-            values = column.field(0) if "." in self.column else column
+            column: Any = batch.column(0)
+            values = column.field(0) if self._nested else column
             start, self._next = self._next, self._next + len(values)
             self._window.append((start, values))
             if row < self._next:
@@ -203,14 +206,14 @@ class PackedImage:
 
     cell: BinaryCell
     item: str
-    fallback: str = ""
+    fallback: Path | None = None
 
     def __call__(self) -> Image:
         data = self.cell.column.read(self.cell.row)
         if data is not None:
             return open_image(data, item=self.item)
         if self.fallback:
-            return open_image(Path(self.fallback), item=self.item)
+            return open_image(self.fallback, item=self.item)
         raise CorruptItem(
             f"The image {self.item} is missing: row {self.cell.row} of {self.cell.column.path} is null. Drop that row."
         )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
 from crossfade.datasets.columns import IMAGE_COLUMNS
-from crossfade.datasets.images import IMAGE_SUFFIXES
+from crossfade.datasets.images import IMAGE_SUFFIXES, image_suffix
 from crossfade.datasets.rows import RowSource
 from crossfade.errors import DatasetError, UnsafeFormat
 
@@ -31,7 +32,10 @@ __all__ = [
 
 _HEAD = 1 << 16
 _LOOK = 10_000  # entries of a folder that are looked at
-_CIFAR = frozenset({"data_batch_1", "test_batch", "batches.meta", "cifar-10-batches-py", "cifar-100-python"})
+_CIFAR_10 = frozenset({"data_batch_1", "test_batch", "batches.meta"})
+_CIFAR_100 = frozenset({"meta", "train", "test"})
+_CIFAR_ARCHIVES = ("cifar-10-python", "cifar-100-python", "cifar-10-batches-py")
+_PICKLE = re.compile(rb"\x80[\x02-\x05]")
 
 
 def refuse_what_cannot_be_read(path: Path) -> None:
@@ -45,16 +49,12 @@ def refuse_what_cannot_be_read(path: Path) -> None:
         raise DatasetError(
             f"A data set must stand on this machine; found {path}. Download it first: nothing is fetched unasked."
         )
-    name = path.name.lower()
-    cifar = path.is_dir() and any(entry.name in _CIFAR or entry.name == "meta" for entry in _entries(path))
-    if (
-        name.endswith((".pkl", ".pickle"))
-        or name.startswith(("cifar-10-python", "cifar-100-python"))
-        or name in _CIFAR
-        or cifar
-    ):
+    names = {entry.name for entry in _entries(path) if entry.is_file()} if path.is_dir() else set()
+    cifar = bool(names & _CIFAR_10) or names >= _CIFAR_100 or path.name.startswith(_CIFAR_ARCHIVES)
+    if cifar or path.suffix.lower() in (".pkl", ".pickle") or (path.is_file() and _PICKLE.match(_head(path))):
         raise UnsafeFormat(
-            f"{path} holds Python pickles, as CIFAR's Python archives do, and Crossfade never unpickles. Save the images as one "
+            f"{path} holds Python pickles, as CIFAR's Python archives do, and Crossfade never unpickles. Save the "
+            "images as one "
             "subfolder a class, or as Parquet with the columns image and label."
         )
 
@@ -137,12 +137,12 @@ def imagefolder(path: Path) -> bool:
 def folder(path: Path) -> bool:
     """A folder with an image somewhere below it."""
     return path.is_dir() and any(
-        os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES for _, _, names in os.walk(path) for name in names
+        image_suffix(name) in IMAGE_SUFFIXES for _, _, names in os.walk(path) for name in names
     )
 
 
 def _is_image(entry: os.DirEntry[str]) -> bool:
-    return os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES
+    return image_suffix(entry.name) in IMAGE_SUFFIXES
 
 
 def _is_file(path: Path, *suffixes: str) -> bool:

@@ -1,7 +1,7 @@
 """Every kind of data set there is, and :func:`open_dataset`, which finds the right one for a location.
 
-To add a reader, write it as a frozen dataclass whose first field is its location, and add one :class:`Kind` to :data:`KINDS`:
-its other fields are its options.
+To add a reader, write it as a frozen dataclass whose first field is its location, and add one :class:`Kind` to
+:data:`KINDS`: its other fields are its options.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ class Kind:
         unknown = sorted(set(given) - set(known))
         if unknown:
             raise ConfigError(
-                f"A {self.name} data set has the options {', '.join(known)}; found {', '.join(unknown)}. Choose among them."
+                f"A {self.name} data set has the options {', '.join(known)}; found {', '.join(unknown)}. Choose "
+                "among them."
             )
         arguments = {_ALIASES.get(name, name): _convert(name, value, known[name]) for name, value in given.items()}
         first = next(one for one in fields(reader) if one.init)
@@ -134,8 +135,8 @@ def open_dataset(
         open_dataset("glyphs:unseen-faces")                                  # built in
 
     Args:
-        location: ``PATH``, ``KIND:PATH`` or ``KIND:PATH?option=value&option=value``. What exists under the whole name is taken
-            as a path. In a query, ``%26`` stands for ``&`` and ``%3D`` for ``=``.
+        location: ``PATH``, ``KIND:PATH`` or ``KIND:PATH?option=value&option=value``. What exists under the whole
+            name is taken as a path. In a query, ``%26`` stands for ``&`` and ``%3D`` for ``=``.
         kind: a key of :data:`KINDS`; by default the prefix of ``location``, or what is recognised.
         options: as in the query; the two may not name the same one.
 
@@ -176,7 +177,8 @@ def _recognise(path: Path) -> Kind:
     if found is None:
         stands = "it is none that is recognised" if path.exists() else "nothing stands there"
         raise DatasetError(
-            f"{path} must be a data set, and {stands}. The kinds are {', '.join(KINDS)}: name one, as in {'folder'}:{path}."
+            f"{path} must be a data set, and {stands}. The kinds are {', '.join(KINDS)}: name one, as in "
+            f"{'folder'}:{path}."
         )
     return found
 

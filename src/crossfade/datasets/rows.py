@@ -1,4 +1,5 @@
-"""Rows of JSONL, JSON, CSV, TSV and Parquet as one thing: a mapping from column to value, with the place it came from."""
+"""Rows of JSONL, JSON, CSV, TSV and Parquet as one thing: a mapping from column to value, with the place it came
+from."""
 
 from __future__ import annotations
 
@@ -70,7 +71,8 @@ class RowSource:
         resolved = self.format or ("parquet" if self.path.is_dir() else _SUFFIXES.get(self.path.suffix.lower(), ""))
         if not resolved:
             raise DatasetError(
-                f"A table must be one of {', '.join(_SUFFIXES)}, or a folder of Parquet; found {self.path}. Name its format."
+                f"A table must be one of {', '.join(_SUFFIXES)}, or a folder of Parquet; found {self.path}. Name its "
+                "format."
             )
         object.__setattr__(self, "format", resolved)
         if resolved != "parquet":
@@ -106,9 +108,11 @@ class RowSource:
             yield from self._json_rows()
 
     def metadata(self, row: Row, *, used: Sequence[str]) -> dict[str, Value]:
-        """The columns that are not ``used``, where they hold a string or a number; lists, objects and bytes are left out.
+        """The columns that are not ``used``, where they hold a string or a number; lists, objects and bytes are left
+        out.
 
-        A null in Parquet becomes an empty string or NaN, as its column's type is, so that every row has the same columns.
+        A null in Parquet becomes an empty string or NaN, as its column's type is, so that every row has the same
+        columns.
         """
         found: dict[str, Value] = {}
         for name, value in row.values.items():
@@ -161,7 +165,8 @@ class RowSource:
     def _json_row(self, number: int, value: object, place: str) -> Row:
         if not isinstance(value, dict):
             raise DatasetError(
-                f'{self.path}, {place}, must be an object such as {{"image": …, "text": …}}; found {type(value).__name__}.'
+                f'{self.path}, {place}, must be an object such as {{"image": …, "text": …}}; found '
+                f"{type(value).__name__}."
             )
         return Row(number, value, self.path, place)
 
@@ -179,7 +184,8 @@ class RowSource:
         for number, (line, fields) in enumerate(records):
             if len(fields) != len(header):
                 raise DatasetError(
-                    f"{self.path}, line {line}, must have {len(header)} fields as its first line has; found {len(fields)}. "
+                    f"{self.path}, line {line}, must have {len(header)} fields as its first line has; found "
+                    f"{len(fields)}. "
                     "Quote a field that holds the delimiter; if it is the last line, the file may be truncated."
                 )
             values = {name: value if value != "" else None for name, value in zip(header, fields, strict=True)}
@@ -197,6 +203,7 @@ class RowSource:
                     yield reader.line_num, [field.strip() if reader.line_num == 1 else field for field in fields]
         except csv.Error as error:
             raise DatasetError(
-                f"{self.path}, line {reader.line_num}, must be CSV and is not ({error}). Mend that line; if it is the last one, the "
+                f"{self.path}, line {reader.line_num}, must be CSV and is not ({error}). Mend that line; if it is "
+                "the last one, the "
                 "file may be truncated."
             ) from error

@@ -1,28 +1,26 @@
 """Images and texts packed in tar shards: as img2dataset and webdataset write them, and as CLIP_benchmark lays them out.
 
-A shard is read in order, one header after the other; an image's bytes are read only when its ``load`` is called, straight
-from their place in the shard.
+A shard is read in order, one header after the other; an image's bytes are read only when its ``load`` is called,
+straight from their place in the shard.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from crossfade.datasets.base import Dataset, ImageItem, Link, TextItem, Value
 from crossfade.datasets.images import ImageSlice
 from crossfade.datasets.labelled import class_text
 from crossfade.datasets.lines import decode, read_bytes
-from crossfade.datasets.tars import Sample, TruncatedTar, expand, open_shard, samples
+from crossfade.datasets.tars import Sample, Truncated, expand, open_shard, samples
 from crossfade.errors import ConfigError, DatasetError
 
-__all__ = ["ClipBenchmark", "Truncated", "WebDataset"]
+__all__ = ["ClipBenchmark", "WebDataset"]
 
-Truncated = Literal["raise", "skip"]
 _NOT_METADATA = frozenset({"key", "id", "caption", "text", "texts", "captions", "exif"})
 
 
@@ -40,14 +38,16 @@ class _Record:
 class WebDataset(Dataset):
     """Shards of webdataset, as img2dataset writes them: members ``KEY.jpg``, ``KEY.txt``, ``KEY.json``.
 
-    An image's id is ``key`` or ``id`` of its .json, or else its key; its caption is the .txt, or else ``caption`` or ``text`` of
-    the .json, and has the id ``ID#0``. Strings and numbers of the .json are metadata (``exif`` is not).
+    An image's id is ``key`` or ``id`` of its .json, or else its key; its caption is the .txt, or else ``caption`` or
+    ``text`` of the .json, and has the id ``ID#0``. Strings and numbers of the .json are metadata (``exif`` is not).
 
     Attributes:
         path: a .tar, a folder of them, a glob (``*.tar``) or a range (``{00000..00009}.tar``).
         caption_lines: whether each line of a .txt is a caption of its own.
-        shard_prefix: whether ids begin with the shard's name, as ``00003/000000017``: for shards that each count from 0.
-        truncated: ``raise`` an error after the last whole sample of a truncated shard, or ``skip`` to the next with a warning.
+        shard_prefix: whether ids begin with the shard's name, as ``00003/000000017``: for shards that each count
+            from 0.
+        truncated: ``raise`` an error after the last whole sample of a truncated shard, or ``skip`` to the next with
+            a warning.
         name: of the data set; by default its folder's.
 
     Raises:
@@ -73,7 +73,7 @@ class WebDataset(Dataset):
         """Every sample with an image, shard by shard."""
         for record in self._records():
             if member := record.sample.image:
-                load = ImageSlice(str(record.sample.shard), member.offset, member.size, record.id)
+                load = ImageSlice(record.sample.shard, member.offset, member.size, record.id)
                 yield ImageItem(record.id, load, record.metadata)
 
     def texts(self) -> Iterator[TextItem]:
@@ -94,16 +94,11 @@ class WebDataset(Dataset):
 
     def _records(self) -> Iterator[_Record]:
         for shard in self._shards:
-            try:
-                with open_shard(shard) as file:
-                    for sample in samples(shard, file):
-                        values = sample.json(file)
-                        texts = tuple(_captions(sample.text(file, "txt"), values, by_line=self.caption_lines))
-                        yield _Record(sample, self._id(sample, values), texts, _metadata(values))
-            except TruncatedTar as error:
-                if self.truncated == "raise":
-                    raise
-                warnings.warn(f"Skipped the rest of a shard. {error}", stacklevel=3)
+            with open_shard(shard) as file:
+                for sample in samples(shard, file, truncated=self.truncated):
+                    values = sample.json(file)
+                    texts = tuple(_captions(sample.text(file, "txt"), values, by_line=self.caption_lines))
+                    yield _Record(sample, self._id(sample, values), texts, _metadata(values))
 
     def _id(self, sample: Sample, values: dict[str, Any]) -> str:
         named = next((values[name] for name in ("key", "id") if isinstance(values.get(name), str | int)), sample.key)
@@ -118,15 +113,17 @@ class ClipBenchmark(Dataset):
 
         PATH/classnames.txt            one class a line (classification)
         PATH/test/nshards.txt          the number of shards
-        PATH/test/0.tar, 1.tar, …      KEY.jpg (or .png, .webp) with KEY.txt, one caption a line, or KEY.cls, a class's number
+        PATH/test/0.tar, 1.tar, …      KEY.jpg (or .png, .webp) with KEY.txt, one caption a line, or KEY.cls, a
+        class's number
 
-    An image's id is its key. A caption's is ``KEY#0``, ``KEY#1``, …. A label becomes metadata: ``label`` the number, and
-    ``class_name`` its line in ``classnames.txt``.
+    An image's id is its key. A caption's is ``KEY#0``, ``KEY#1``, …. A label becomes metadata: ``label`` the number,
+    and ``class_name`` its line in ``classnames.txt``.
 
     Attributes:
         path: the folder of the task, or of one split of it.
         split: the subfolder, usually ``train`` or ``test``.
-        template: where given, each class has a text, ``{}`` standing for its name, linked to its images; its id is the label.
+        template: where given, each class has a text, ``{}`` standing for its name, linked to its images; its id is
+            the label.
         shard_prefix: whether ids begin with the shard's number, for shards that each count from 0.
         name: of the data set; by default the folder's.
 
@@ -150,7 +147,7 @@ class ClipBenchmark(Dataset):
         """Every image, shard by shard."""
         for record in self._records():
             if member := record.sample.image:
-                load = ImageSlice(str(record.sample.shard), member.offset, member.size, record.id)
+                load = ImageSlice(record.sample.shard, member.offset, member.size, record.id)
                 yield ImageItem(record.id, load, record.metadata)
 
     def texts(self) -> Iterator[TextItem]:
@@ -220,7 +217,8 @@ class ClipBenchmark(Dataset):
             return {"label": label}
         if label >= len(self._classes):
             raise DatasetError(
-                f"{sample.shard}, member {sample.key}.cls, must name one of {len(self._classes)} classes of classnames.txt; found {label}."
+                f"{sample.shard}, member {sample.key}.cls, must name one of {len(self._classes)} classes of "
+                f"classnames.txt; found {label}."
             )
         return {"label": label, "class_name": self._classes[label]}
 

@@ -10,13 +10,13 @@ one text and a path     ``image_id``, or else the path: rows        the row's ``
 one text and bytes      ``image_id``, or else the row's ``id``      as above
 ======================  ==========================================  ========================================
 
-A row without ``id`` is named by its number, counted from 0. Which of the forms a table has is decided by its first text. A
-blank text is no text, and an empty path is no image. Other columns become metadata of the image and of its texts.
+A row without ``id`` is named by its number, counted from 0. Which of the forms a table has is decided by its first
+text. A blank text is no text, and an empty path is no image. Other columns become metadata of the image and of its
+texts.
 """
 
 from __future__ import annotations
 
-import os.path
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -50,7 +50,8 @@ class _Columns:
 class _Entry:
     """What one row says: its image's id (empty where it has none), its texts by id, and its metadata.
 
-    Only where images are ``shared`` may several rows name one; elsewhere an id that comes twice is a mistake, and not hidden.
+    Only where images are ``shared`` may several rows name one; elsewhere an id that comes twice is a mistake, and
+    not hidden.
     """
 
     row: Row
@@ -67,9 +68,10 @@ class ImageTextTable(Dataset):
     Attributes:
         path: the file, or a folder of Parquet.
         image_root: the folder that relative image paths start from; by default the table's own.
-        image: the column of images: paths, or in Parquet also bytes, plain or as a struct of ``bytes`` and ``path``; by default
-            the first of :data:`crossfade.datasets.columns.IMAGE_COLUMNS` that there is.
-        text: the column of texts; by default the first of :data:`crossfade.datasets.columns.TEXT_COLUMNS` that there is.
+        image: the column of images: paths, or in Parquet also bytes, plain or as a struct of ``bytes`` and ``path``;
+            by default the first of :data:`crossfade.datasets.columns.IMAGE_COLUMNS` that there is.
+        text: the column of texts; by default the first of :data:`crossfade.datasets.columns.TEXT_COLUMNS` that there
+            is.
         id: the column of the rows' ids; by default ``id``.
         image_id: the column of the images' ids; by default ``image_id``.
         format: how to read a table whose suffix does not tell.
@@ -126,7 +128,8 @@ class ImageTextTable(Dataset):
         image = choose_column(source, self.image, IMAGE_COLUMNS, what="image")
         if not image:
             raise DatasetError(
-                f"{self.path} must have a column of images ({', '.join(IMAGE_COLUMNS)}); found {', '.join(source.columns)}. Name "
+                f"{self.path} must have a column of images ({', '.join(IMAGE_COLUMNS)}); found "
+                f"{', '.join(source.columns)}. Name "
                 "it with the option image, or open a text-only table with the kind texts."
             )
         text = choose_column(source, self.text, TEXT_COLUMNS, what="text")
@@ -165,7 +168,8 @@ class ImageTextTable(Dataset):
             raise DatasetError(f"{row} must have a path as its image in {columns.image!r}; found {value!r}.")
         if isinstance(value, str) and value.startswith(("http://", "https://", "s3://", "gs://")):
             raise DatasetError(
-                f"{row} must have a local path as its image, and has a web address. Crossfade fetches nothing unasked: download the "
+                f"{row} must have a local path as its image, and has a web address. Crossfade fetches nothing "
+                "unasked: download the "
                 "images first, for example with img2dataset, and open its shards."
             )
         if columns.image_id:
@@ -178,5 +182,5 @@ class ImageTextTable(Dataset):
         root = self.image_root or (self.path if self.path.is_dir() else self.path.parent)
         value = entry.row.values[self._columns.image]
         if isinstance(value, BinaryCell):
-            return PackedImage(value, entry.image, os.path.join(root, value.path) if value.path else "")
-        return ImageFile(os.path.join(root, value), entry.image)
+            return PackedImage(value, entry.image, root / value.path if value.path else None)
+        return ImageFile(root / value, entry.image)

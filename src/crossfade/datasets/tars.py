@@ -5,23 +5,21 @@ from __future__ import annotations
 import os
 import re
 import tarfile
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 from crossfade.datasets.images import IMAGE_SUFFIXES
 from crossfade.datasets.lines import decode, parse_json, unreadable
 from crossfade.errors import DatasetError
 
-__all__ = ["Member", "Sample", "TruncatedTar", "expand", "samples"]
+__all__ = ["Member", "Sample", "Truncated", "expand", "open_shard", "samples"]
 
+Truncated = Literal["raise", "skip"]
 _NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)")
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
-
-
-class TruncatedTar(DatasetError):
-    """A shard that ends before its end-of-archive mark; what stood before the break has been read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,21 +72,31 @@ class Sample:
         return value
 
 
-def samples(shard: Path, file: BinaryIO) -> Iterator[Sample]:
+def samples(shard: Path, file: BinaryIO, *, truncated: Truncated = "raise") -> Iterator[Sample]:
     """The samples of an open, uncompressed tar in its order, in one pass that reads the members' headers only.
 
+    Every whole sample before a break is yielded. One that is cut is not, nor one at the break that lacks a member which the
+    sample before it has.
+
+    Args:
+        shard: its path, for errors.
+        file: the same, open.
+        truncated: after the last whole sample of an archive that ends early, ``raise``, or ``skip`` the rest with a
+            warning.
+
     Raises:
-        TruncatedTar: the archive ends early. Every sample that is whole has been yielded before.
-        DatasetError: it is not an uncompressed tar.
+        DatasetError: it ends early, holds a name twice, or is not an uncompressed tar.
     """
     size = os.fstat(file.fileno()).st_size
     try:
-        archive = tarfile.open(fileobj=file, mode="r:")
+        archive = tarfile.TarFile(fileobj=file, mode="r")
     except (tarfile.TarError, OSError) as error:
         raise DatasetError(
-            f"{shard} must be an uncompressed .tar and cannot be read as one ({error}). Decompress it (gunzip), or copy it again."
+            f"{shard} must be an uncompressed .tar and cannot be read as one ({error}). Decompress it (gunzip), or "
+            "copy it again."
         ) from error
     current: Sample | None = None
+    usual: set[str] = set()  # the members that the sample before had
     broken = ""
     with archive:
         while True:
@@ -97,16 +105,15 @@ def samples(shard: Path, file: BinaryIO) -> Iterator[Sample]:
             except (tarfile.TarError, OSError, ValueError) as error:
                 broken = str(error)
                 break
-            archive.members.clear()
             if member is None:
                 break
             name = _NAME.fullmatch(member.name)
-            if not member.isfile() or name is None or os.path.basename(member.name).startswith("."):
+            if not member.isfile() or name is None or Path(member.name).name.startswith("."):
                 continue
             key, extension = name[1], name[2].lower()
             if current is not None and current.key != key:
                 yield current
-                current = None
+                usual, current = set(current.members), None
             if member.offset_data + member.size > size:
                 current, broken = None, f"the member {member.name} is cut"
                 break
@@ -114,16 +121,17 @@ def samples(shard: Path, file: BinaryIO) -> Iterator[Sample]:
             if extension in current.members:
                 raise DatasetError(f"{shard} must hold each name once; {member.name} comes twice. Pack it again.")
             current.members[extension] = Member(member.offset_data, member.size)
-        if current is not None:
-            yield current
         if not broken:
             file.seek(archive.offset)
             if file.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
                 broken = f"no end-of-archive mark at offset {archive.offset}"
+        if current is not None and not (broken and usual - set(current.members)):
+            yield current
     if broken:
-        raise TruncatedTar(
-            f"{shard} is truncated or damaged ({broken}). Copy it again, or skip what is lost with the option truncated=skip."
-        )
+        said = f"{shard} is truncated or damaged ({broken})."
+        if truncated == "raise":
+            raise DatasetError(f"{said} Copy it again, or skip what is lost with the option truncated=skip.")
+        warnings.warn(f"{said} The rest of it was skipped.", stacklevel=2)
 
 
 def expand(location: Path) -> list[Path]:
@@ -147,7 +155,8 @@ def expand(location: Path) -> list[Path]:
     missing = [str(shard) for shard in found if not shard.is_file()]
     if missing:
         raise DatasetError(
-            f"Every shard must be there; {len(missing)} of {len(found)} are missing, the first is {missing[0]}. Bring it, or name fewer."
+            f"Every shard must be there; {len(missing)} of {len(found)} are missing, the first is {missing[0]}. "
+            "Bring it, or name fewer."
         )
     return found
 

@@ -32,8 +32,8 @@ class TextCorpus(Dataset):
         delimiter: between the fields of a CSV.
         name: of the data set; by default the file's.
 
-    Without ids, a text's id is the number of its line or row, **counted from 0** as the rows of a matrix are. A line or value
-    that is empty or blank is skipped; the others keep their numbers. The other columns become metadata.
+    Without ids, a text's id is the number of its line or row, **counted from 0** as the rows of a matrix are. A line
+    or value that is empty or blank is skipped; the others keep their numbers. The other columns become metadata.
 
     Raises:
         DatasetError: the file is missing, not UTF-8, damaged, or has no such column.
@@ -93,7 +93,8 @@ class TextCorpus(Dataset):
         text = choose_column(self._source, self.text, TEXT_COLUMNS, what="text")
         if not text:
             raise DatasetError(
-                f"{self.path} must have a column of texts ({', '.join(TEXT_COLUMNS)}); found {', '.join(self._source.columns)}. "
+                f"{self.path} must have a column of texts ({', '.join(TEXT_COLUMNS)}); found "
+                f"{', '.join(self._source.columns)}. "
                 "Name it with the option text."
             )
         return text, choose_column(self._source, self.id, ("id",), what="id")

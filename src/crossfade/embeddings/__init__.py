@@ -1,4 +1,4 @@
-"""Embeddings: ids, a matrix, a modality and the space they live in; and the formats they are read from and written to."""
+"""Embeddings: ids, a matrix, a modality and a space; and the formats they are read from and written to."""
 
 from crossfade.embeddings.core import Embeddings
 from crossfade.embeddings.folder import EmbeddingsWriter

@@ -94,7 +94,9 @@ def read_links(path: Path) -> Links:
     except FileNotFoundError as error:
         raise FormatError(f"{path} is missing. Check the name of the file of links.") from error
     except (KeyError, ValueError, OSError) as error:
-        raise FormatError(f"{path} must hold the columns text and image as Parquet, CSV or JSONL; found otherwise ({error}).") from error
+        raise FormatError(
+            f"{path} must hold the columns text and image as Parquet, CSV or JSONL; found otherwise ({error})."
+        ) from error
 
 
 def _links(path: Path) -> Iterator[tuple[str, str]]:

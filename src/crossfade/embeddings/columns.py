@@ -14,7 +14,16 @@ import pyarrow as pa
 from crossfade.embeddings.ids import Ids, as_ids
 from crossfade.errors import FormatError, InvalidIds, InvalidVectors
 
-__all__ = ["ids_array", "ids_of", "metadata_array", "metadata_of", "reading", "require_column", "vectors_array", "vectors_of"]
+__all__ = [
+    "ids_array",
+    "ids_of",
+    "metadata_array",
+    "metadata_of",
+    "reading",
+    "require_column",
+    "vectors_array",
+    "vectors_of",
+]
 
 
 @contextmanager
@@ -40,11 +49,11 @@ def require_column(schema: pa.Schema, name: str, *, path: Path, option: str) -> 
         )
 
 
-def vectors_of(column: pa.Array, *, path: Path, first_row: int) -> npt.NDArray[Any]:
+def vectors_of(column: Any, *, path: Path, first_row: int) -> npt.NDArray[Any]:
     """A list column as a matrix [rows, dimension], without a copy.
 
     Args:
-        column: a fixed-size list, list or large list of float16, float32 or float64.
+        column: an Arrow array, a fixed-size list, list or large list of float16, float32 or float64.
         path: the file, for errors.
         first_row: the row number of the column's first row in the file, for errors.
 
@@ -55,9 +64,12 @@ def vectors_of(column: pa.Array, *, path: Path, first_row: int) -> npt.NDArray[A
         column = column.storage
     kind = column.type
     fixed = pa.types.is_fixed_size_list(kind)
-    if not (fixed or pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not pa.types.is_floating(kind.value_type):
+    if not (fixed or pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not pa.types.is_floating(
+        kind.value_type
+    ):
         raise InvalidVectors(
-            f"Vectors must be a list column of float16, float32 or float64; found {kind} in {path}. Name the column of vectors."
+            f"Vectors must be a list column of float16, float32 or float64; found {kind} in {path}. Name the column "
+            "of vectors."
         )
     if column.null_count:
         row = first_row + int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
@@ -77,12 +89,13 @@ def vectors_of(column: pa.Array, *, path: Path, first_row: int) -> npt.NDArray[A
     if values.null_count:
         place = int(np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))[0])
         raise InvalidVectors(
-            f"A vector must have no missing number; row {first_row + place // dimension} of {path} has one. Re-encode it."
+            f"A vector must have no missing number; row {first_row + place // dimension} of {path} has one. "
+            "Re-encode it."
         )
     return np.asarray(values.to_numpy(zero_copy_only=True)).reshape(len(column), dimension)
 
 
-def ids_of(column: pa.Array, *, path: Path, first_row: int) -> Ids:
+def ids_of(column: Any, *, path: Path, first_row: int) -> Ids:
     """A column of strings or whole numbers as ids.
 
     Raises:
@@ -104,11 +117,11 @@ def ids_of(column: pa.Array, *, path: Path, first_row: int) -> Ids:
         raise InvalidIds(f"{path}, rows from {first_row}: {error}") from error
 
 
-def metadata_of(column: pa.Array) -> npt.NDArray[Any]:
+def metadata_of(column: Any) -> npt.NDArray[Any]:
     """A metadata column as an array: numbers and booleans in their type, texts as fixed-width strings.
 
-    A missing text reads as an empty one, a missing number as NaN (the column becomes float64), a missing boolean as None.
-    Other types (lists, dates, records) are written out as strings.
+    A missing text reads as an empty one, a missing number as NaN (the column becomes float64), a missing boolean as
+    None. Other types (lists, dates, records) are written out as strings.
 
     Raises:
         pyarrow.ArrowInvalid: a string is not UTF-8.
@@ -125,12 +138,12 @@ def metadata_of(column: pa.Array) -> npt.NDArray[Any]:
     return np.asarray(texts, dtype=np.str_) if texts else np.empty(0, dtype="<U1")
 
 
-def vectors_array(matrix: npt.NDArray[Any]) -> pa.FixedSizeListArray:
+def vectors_array(matrix: npt.NDArray[Any]) -> pa.FixedSizeListArray[Any]:
     """A matrix [rows, dimension] as a fixed-size list column, without a copy."""
     return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(matrix).reshape(-1)), matrix.shape[1])
 
 
-def ids_array(ids: Ids) -> pa.Array:
+def ids_array(ids: Ids) -> pa.Array[Any]:
     """Ids as a string column.
 
     Raises:
@@ -142,14 +155,15 @@ def ids_array(ids: Ids) -> pa.Array:
         raise InvalidIds(f"Ids must be valid Unicode to be stored; {error.object!r} is not. Rename it.") from error
 
 
-def metadata_array(name: str, column: npt.NDArray[Any]) -> pa.Array:
+def metadata_array(name: str, column: npt.NDArray[Any]) -> pa.Array[Any]:
     """A metadata column as an Arrow array.
 
     Raises:
         FormatError: its values are of a type, or of several types, that Arrow cannot hold.
     """
     try:
-        return pa.array(column.tolist() if column.dtype.kind in "UO" else column)
+        values: pa.Array[Any] = pa.array(column.tolist() if column.dtype.kind in "UO" else column)
+        return values
     except (pa.ArrowException, UnicodeEncodeError, TypeError) as error:
         raise FormatError(
             f"A metadata column must be of strings, numbers or booleans; {name!r} is not ({error}). Convert or drop it."

@@ -25,13 +25,16 @@ def _as_matrix(vectors: Any) -> npt.NDArray[Any]:
     try:
         return np.asanyarray(vectors)
     except ValueError as error:
-        raise InvalidVectors("Vectors must be a matrix [rows, dimension], and the rows are of several lengths.") from error
+        raise InvalidVectors(
+            "Vectors must be a matrix [rows, dimension], and the rows are of several lengths."
+        ) from error
 
 
 class Embeddings:
     """Vectors of one modality in one space, each with an id.
 
-    The matrix may be a memory map over many files: it is read in blocks and never held whole unless :meth:`matrix` is called.
+    The matrix may be a memory map over many files: it is read in blocks and never held whole unless :meth:`matrix` is
+    called.
 
     Args:
         ids: n unique ids, strings or whole numbers.
@@ -42,8 +45,8 @@ class Embeddings:
 
     Raises:
         InvalidIds: ids repeat, or there are not n of them.
-        InvalidVectors: the set is empty, the dimension is not the space's, or a value is not finite (an array in memory is
-            checked at once, a memory map as it is read).
+        InvalidVectors: the set is empty, the dimension is not the space's, or a value is not finite (an array in memory
+            is checked at once, a memory map as it is read).
     """
 
     def __init__(
@@ -126,7 +129,9 @@ class Embeddings:
                 raise InvalidVectors(f"A mask must have one value a row: {len(self)}; found {rows.shape}.")
             return np.flatnonzero(rows)
         if rows.ndim != 1 or rows.dtype.kind not in "iu":
-            raise InvalidVectors(f"Rows are named by whole numbers or a mask; found {rows.dtype} of shape {rows.shape}.")
+            raise InvalidVectors(
+                f"Rows are named by whole numbers or a mask; found {rows.dtype} of shape {rows.shape}."
+            )
         if rows.min() < 0 or rows.max() >= len(self):
             raise InvalidVectors(f"Rows are numbered 0 to {len(self) - 1}; found {rows.min()} to {rows.max()}.")
         seen = np.zeros(len(self), dtype=bool)
@@ -157,7 +162,8 @@ class Embeddings:
         rows = np.concatenate(zero)
         if len(rows):
             raise InvalidVectors(
-                f"A vector must not be zero where it is normalised; {len(rows)} are, the first is {self.ids[rows[0]]!r}. "
+                f"A vector must not be zero where it is normalised; {len(rows)} are, the first is "
+                f"{self.ids[rows[0]]!r}. "
                 "Re-encode those items or leave them out."
             )
 
@@ -165,7 +171,8 @@ class Embeddings:
         """Write Crossfade's own folder format (see the docs page on artifacts).
 
         Raises:
-            StorageError: the folder exists and may not be overwritten, or cannot be written; nothing is left half-written.
+            StorageError: the folder exists and may not be overwritten, or cannot be written; nothing is left
+                half-written.
         """
         from crossfade.embeddings.folder import save_folder
 

@@ -1,9 +1,10 @@
 """float16 to float32, exactly and several times quicker than NumPy's own cast.
 
-NumPy converts half precision one number at a time, which costs a fifth of the matrix product that usually follows. The same
-result comes from whole-array integer operations: move the sign and the other fifteen bits to where float32 has them, then
-multiply by 2¹¹², the difference of the exponents' offsets. Every finite float16, subnormal ones included, becomes its exact
-float32; infinity and NaN do not (they become numbers of 65,536 and more), so they are recognised on the way.
+NumPy converts half precision one number at a time, which costs a fifth of the matrix product that usually follows. The
+same result comes from whole-array integer operations: move the sign and the other fifteen bits to where float32 has
+them, then multiply by 2¹¹², the difference of the exponents' offsets. Every finite float16, subnormal ones included,
+becomes its exact float32; infinity and NaN do not (they become numbers of 65,536 and more), so they are recognised on
+the way.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ def widen(halves: npt.NDArray[np.float16], out: npt.NDArray[np.float32]) -> bool
     Returns:
         Whether every number was finite; ``out`` is exact in either case.
     """
-    if not (halves.flags.c_contiguous and out.flags.c_contiguous and halves.dtype.isnative) or _subnormals_are_flushed():
+    if (
+        not (halves.flags.c_contiguous and out.flags.c_contiguous and halves.dtype.isnative)
+        or _subnormals_are_flushed()
+    ):
         out[...] = halves
         return bool(np.isfinite(out).all())
     source: npt.NDArray[Any] = halves.reshape(-1).view(np.int16)
@@ -53,8 +57,8 @@ def widen(halves: npt.NDArray[np.float16], out: npt.NDArray[np.float32]) -> bool
 def narrow(singles: npt.NDArray[np.float32], out: npt.NDArray[np.float16]) -> None:
     """Round ``singles`` into ``out``, both of one shape and C-contiguous, half to even as a cast does.
 
-    The moves of :func:`widen` in the other direction. A result below 2⁻¹⁴ may differ from a cast in its last bit, where the
-    number lies almost exactly between two halves: it is rounded twice there.
+    The moves of :func:`widen` in the other direction. A result below 2⁻¹⁴ may differ from a cast in its last bit, where
+    the number lies almost exactly between two halves: it is rounded twice there.
 
     Args:
         singles: every number within ±65,504; larger ones need a cast.

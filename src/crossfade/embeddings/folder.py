@@ -3,7 +3,7 @@
 ::
 
     folder/
-      embeddings.json       format_version, space, modality, complete, shards: [{rows, vectors, ids, metadata, columns}, …]
+      embeddings.json       format_version, space, modality, complete, shards: [{rows, and the names of its files}, …]
       vectors-00000.npy     [rows, dimension], float16 / float32 / float64
       ids-00000.npy         [rows], fixed-width Unicode strings
       metadata-00000.parquet   only where there are metadata columns
@@ -56,7 +56,8 @@ class EmbeddingsWriter:
             found = Space.from_dict(manifest["space"])
             if found != space or manifest["modality"] != modality:
                 raise SpaceMismatch(
-                    f"{path} holds {manifest['modality']} vectors of {found}, and {modality} vectors of {space} cannot be added to it. "
+                    f"{path} holds {manifest['modality']} vectors of {found}, and {modality} vectors of {space} "
+                    "cannot be added to it. "
                     "Choose another folder."
                 )
             self._shards = list(manifest["shards"])
@@ -171,7 +172,8 @@ def load_folder(path: Path) -> Embeddings:
     for shard, matrix, names in zip(shards, vectors, ids, strict=True):
         if not len(matrix) == len(names) == shard["rows"]:
             raise FormatError(
-                f"{path / shard['vectors']} must hold {shard['rows']} rows by its manifest; found {len(matrix)} vectors and "
+                f"{path / shard['vectors']} must hold {shard['rows']} rows by its manifest; found {len(matrix)} "
+                "vectors and "
                 f"{len(names)} ids. The folder is damaged: copy it again."
             )
     columns: dict[str, npt.NDArray[Any]] = {}
@@ -189,20 +191,25 @@ def load_folder(path: Path) -> Embeddings:
 def _manifest(path: Path) -> dict[str, Any]:
     if not (path / MANIFEST).exists():
         raise FormatError(
-            f"{path} is not a folder of embeddings: it has no {MANIFEST}. Other formats enter by Embeddings.from_… functions."
+            f"{path} is not a folder of embeddings: it has no {MANIFEST}. Other formats enter by Embeddings.from_… "
+            "functions."
         )
     manifest = read_json(path / MANIFEST)
     if not isinstance(manifest, dict) or not isinstance(manifest.get("format_version"), int):
         raise FormatError(f"{path / MANIFEST} must name its format_version and does not. Copy the folder again.")
     if manifest["format_version"] > FORMAT_VERSION:
         raise NewerFormat(
-            f"{path} has format version {manifest['format_version']}; this Crossfade reads up to {FORMAT_VERSION}. Upgrade crossfade."
+            f"{path} has format version {manifest['format_version']}; this Crossfade reads up to {FORMAT_VERSION}. "
+            "Upgrade crossfade."
         )
     missing = sorted({"space", "modality", "complete", "shards"} - set(manifest))
     sound = not missing and isinstance(manifest["space"], dict) and isinstance(manifest["shards"], list)
-    if not sound or not all({"rows", "vectors", "ids", "metadata"} <= set(shard) for shard in manifest["shards"]):
+    if not sound or not all(
+        isinstance(shard, dict) and {"rows", "vectors", "ids", "metadata"} <= set(shard) for shard in manifest["shards"]
+    ):
         raise FormatError(
-            f"{path / MANIFEST} must name space, modality, complete and every shard's files; {missing or 'an entry'} is "
+            f"{path / MANIFEST} must name space, modality, complete and every shard's files; {missing or 'an entry'} "
+            "is "
             "missing. The folder is damaged: copy it again."
         )
     return dict(manifest)

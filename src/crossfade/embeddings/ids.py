@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from crossfade.errors import InvalidIds
 
-__all__ = ["IdIndex", "Ids", "as_ids", "item_keys", "require_unique"]
+__all__ = ["IdIndex", "Ids", "as_ids", "item_keys", "numbered", "require_unique"]
 
 Ids = npt.NDArray[np.str_]
 
@@ -30,10 +30,13 @@ def as_ids(ids: Sequence[object] | npt.NDArray[Any]) -> Ids:
         raise InvalidIds(f"Ids must be a list, one id a row; found an array of shape {array.shape}.")
     if len(array) == 0:
         return np.empty(0, dtype="<U1")
-    if array.dtype.kind == "U" and not isinstance(ids, np.ndarray):
-        array = np.asarray(_written_out(ids))  # a list of mixed types becomes strings in NumPy's way: None is 'None'
-    elif array.dtype.kind in "iuOT":
-        array = np.asarray(_written_out(array.tolist()))
+    if array.dtype.kind == "U":
+        if not isinstance(ids, np.ndarray) and not set(map(type, ids)) <= {str, np.str_}:
+            array = np.asarray([_written_out(value, row) for row, value in enumerate(ids)])  # NumPy makes None 'None'
+    elif array.dtype.kind in "OT":
+        array = np.asarray([_written_out(value, row) for row, value in enumerate(array.tolist())])
+    elif array.dtype.kind in "iu":
+        array = array.astype(np.str_)
     elif array.dtype.kind == "S":
         try:
             array = np.char.decode(array, "utf-8")
@@ -49,12 +52,7 @@ def as_ids(ids: Sequence[object] | npt.NDArray[Any]) -> Ids:
     return array
 
 
-def _written_out(values: Sequence[object]) -> list[str]:
-    strings = [value if type(value) is str else _one(value, row) for row, value in enumerate(values)]
-    return strings
-
-
-def _one(value: object, row: int) -> str:
+def _written_out(value: object, row: int) -> str:
     if isinstance(value, str):
         return str(value)
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
@@ -65,8 +63,8 @@ def _one(value: object, row: int) -> str:
 def item_keys(ids: Ids, *, salt: str) -> npt.NDArray[np.uint64]:
     """A 64-bit key for each id: uint64 [n]; equal ids and salts have equal keys, on every machine and at every width.
 
-    One pass of FNV-1a over the code points of many ids at once, then the finaliser of SplitMix64. It is not cryptographic:
-    it divides items at random and recognises them again without their names being stored.
+    One pass of FNV-1a over the code points of many ids at once, then the finaliser of SplitMix64. It is not
+    cryptographic: it divides items at random and recognises them again without their names being stored.
 
     Args:
         ids: [n] strings.
@@ -90,8 +88,8 @@ def item_keys(ids: Ids, *, salt: str) -> npt.NDArray[np.uint64]:
 def require_unique(ids: Ids) -> None:
     """Refuse ids that repeat.
 
-    Sorting a million strings costs several times what sorting their 64-bit keys does; strings are compared only where keys
-    are equal.
+    Sorting a million strings costs several times what sorting their 64-bit keys does; strings are compared only where
+    keys are equal.
 
     Raises:
         InvalidIds: says how many repeat and names the first.
@@ -105,8 +103,24 @@ def require_unique(ids: Ids) -> None:
     repeats = int((counts - 1).sum())
     if repeats:
         raise InvalidIds(
-            f"Ids must be unique; {repeats} repeat, the first is {str(names[counts > 1][0])!r}. Drop or rename the duplicates."
+            f"Ids must be unique; {repeats} repeat, the first is {str(names[counts > 1][0])!r}. Drop or rename the "
+            "duplicates."
         )
+
+
+def numbered(ids: Ids) -> tuple[Ids, npt.NDArray[np.int64]]:
+    """The different ids, in an arbitrary order, and for each of ``ids`` which of them it is."""
+    keys = item_keys(ids, salt="")
+    order = np.argsort(keys)
+    ordered = ids[order]
+    same_key = keys[order][1:] == keys[order][:-1]
+    same = ordered[1:] == ordered[:-1]
+    if bool((same_key & ~same).any()):  # two different ids with one key
+        names, inverse = np.unique(ids, return_inverse=True)
+        return names, inverse.astype(np.int64)
+    number = np.empty(len(ids), dtype=np.int64)
+    number[order] = np.cumsum(np.concatenate([[False], ~same]))
+    return ordered[np.concatenate([[True], ~same])], number
 
 
 class IdIndex:

@@ -7,8 +7,8 @@ What :func:`write_npy_pair` writes and :func:`read_npy_pair` reads back without 
       ids.npy        [rows], fixed-width Unicode strings
       space.json     {"space": …, "modality": …}
 
-Vectors from elsewhere are one .npy file or several, and the ids stand in .npy (whole numbers or fixed-width strings), .txt
-(one a line), .json (a list) or a column of Parquet. .npy holds no metadata columns.
+Vectors from elsewhere are one .npy file or several, and the ids stand in .npy (whole numbers or fixed-width strings),
+.txt (one a line), .json (a list) or a column of Parquet. .npy holds no metadata columns.
 """
 
 from __future__ import annotations
@@ -47,8 +47,9 @@ def read_npy_pair(
     """Open vectors in .npy, memory-mapped, with ids from another file.
 
     Args:
-        vectors: a .npy file, several in a list, a pattern (``emb_*.npy``) or a folder of them; a folder and a pattern are
-            taken in the order of the numbers in the names. A folder that :func:`write_npy_pair` wrote brings ids and space.
+        vectors: a .npy file, several in a list, a pattern (``emb_*.npy``) or a folder of them; a folder and a pattern
+            are taken in the order of the numbers in the names. A folder that :func:`write_npy_pair` wrote brings ids
+            and space.
         ids: .npy, .txt, .json or .parquet, one file or several; by default the row numbers, from 0.
         space: where the vectors live; may be left out where the folder says it.
         modality: ``image`` or ``text``; may be left out where the folder says it or the space holds one only.
@@ -87,7 +88,8 @@ def _matrix(file: Path) -> npt.NDArray[Any]:
     array = read_npy(file)
     if array.ndim != 2 or array.dtype.kind != "f":
         raise InvalidVectors(
-            f"{file} must hold a matrix [rows, dimension] of floating-point numbers; found {array.dtype} of shape {array.shape}. "
+            f"{file} must hold a matrix [rows, dimension] of floating-point numbers; found {array.dtype} of shape "
+            f"{array.shape}. "
             "Name the file of vectors, not that of ids."
         )
     return array

@@ -31,14 +31,14 @@ class Block:
 class Rows:
     """A read-only [n, d] matrix over one or several arrays, optionally a selection of its rows.
 
-    Nothing is copied or read until :meth:`read`, :meth:`take` or :meth:`blocks` asks for it, and each of them checks that
-    what it hands out is finite.
+    Nothing is copied or read until :meth:`read`, :meth:`take` or :meth:`blocks` asks for it, and each of them checks
+    that what it hands out is finite.
 
     Args:
         shards: arrays of shape [n_i, d], float16, float32 or float64, of one dimension; usually memory maps.
         selection: row numbers [n] into the concatenated shards; all of them by default.
-        on_disk: whether the arrays are backed by files, so that looking at every row means reading it; by default, whether
-            one of them is a NumPy memory map.
+        on_disk: whether the arrays are backed by files, so that looking at every row means reading it; by default,
+            whether one of them is a NumPy memory map.
     """
 
     def __init__(
@@ -179,8 +179,8 @@ def _not_finite(block: npt.NDArray[Any], rows: Sequence[int] | npt.NDArray[np.in
 def ahead(read: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     """``map(read, items)``, with one call running in a second thread while the caller works on the result before it.
 
-    An exception of ``read`` is raised where its result would have come. However the caller stops, no thread is left: the
-    one call under way is waited for.
+    An exception of ``read`` is raised where its result would have come. However the caller stops, no thread is left:
+    the one call under way is waited for.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="crossfade-read") as pool:
         waiting: Future[R] | None = None

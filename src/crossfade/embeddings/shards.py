@@ -27,8 +27,8 @@ def shard_files(location: str | Path | Sequence[str | Path], suffixes: Sequence[
     """The files that ``location`` names.
 
     Args:
-        location: a file, a folder (all its files with one of ``suffixes``), a pattern such as ``part_*.npy``, or a list of
-            files. A list keeps its order; a folder and a pattern are put :func:`in_number_order`.
+        location: a file, a folder (all its files with one of ``suffixes``), a pattern such as ``part_*.npy``, or a list
+            of files. A list keeps its order; a folder and a pattern are put :func:`in_number_order`.
         suffixes: for example ``(".npy",)``.
 
     Raises:
@@ -39,7 +39,7 @@ def shard_files(location: str | Path | Sequence[str | Path], suffixes: Sequence[
     elif Path(location).is_dir():
         files = in_number_order(p for p in Path(location).iterdir() if p.suffix in suffixes and p.name[0] != ".")
     elif not Path(location).exists() and glob.has_magic(str(location)):
-        files = in_number_order(Path(path) for path in glob.glob(str(location)))
+        files = in_number_order(Path(path) for path in glob.glob(str(location)))  # noqa: PTH207 (may be absolute)
     else:
         files = [Path(location)]
     if not files:
@@ -69,7 +69,8 @@ def resolve_space(stored: Space | None, given: Space | None, *, source: Path, di
         )
     if space.dimension != dimension:
         raise InvalidVectors(
-            f"Vectors of {space} must have dimension {space.dimension}; those in {source} have {dimension}. Name the right space."
+            f"Vectors of {space} must have dimension {space.dimension}; those in {source} have {dimension}. Name the "
+            "right space."
         )
     return space
 
@@ -82,11 +83,15 @@ def resolve_modality(stored: Modality | None, given: Modality | None, *, source:
         ConfigError: neither says one, and the space holds both.
     """
     if stored is not None and given is not None and stored != given:
-        raise SpaceMismatch(f"{source} holds {stored} vectors; asked for {given} ones. Name the right file or modality.")
+        raise SpaceMismatch(
+            f"{source} holds {stored} vectors; asked for {given} ones. Name the right file or modality."
+        )
     only = space.modalities[0] if len(space.modalities) == 1 else None
     modality = stored or given or only
     if modality is None:
-        raise ConfigError(f"{source} does not say what its vectors are of. Name it: modality='image' or modality='text'.")
+        raise ConfigError(
+            f"{source} does not say what its vectors are of. Name it: modality='image' or modality='text'."
+        )
     return modality
 
 

@@ -1,8 +1,9 @@
 """Vectors in Parquet and in Arrow IPC (Feather V2) files.
 
-One row an item: an id (a string or a whole number), a vector (a list of float16, float32 or float64, of fixed size or not) and
-any other columns, of which metadata are chosen by name. The schema's metadata say what the vectors are: under
-``crossfade.space`` the space as JSON, under ``crossfade.modality`` the modality. Files that do not say it need both named.
+One row an item: an id (a string or a whole number), a vector (a list of float16, float32 or float64, of fixed size or
+not) and any other columns, of which metadata are chosen by name. The schema's metadata say what the vectors are: under
+``crossfade.space`` the space as JSON, under ``crossfade.modality`` the modality. Files that do not say it need both
+named.
 
 Arrow files that are not compressed are memory-mapped and read nothing until asked. Parquet is decoded: it is held in
 memory, or, with ``into``, copied row group by row group into a folder of Crossfade's own that is memory-mapped.
@@ -41,8 +42,15 @@ from crossfade.errors import ConfigError, FormatError, InvalidVectors, SpaceMism
 from crossfade.files import atomic_file, atomic_folder
 from crossfade.spaces import MODALITIES, Modality, Space
 
-__all__ = ["read_arrow", "read_columns", "read_parquet", "space_in_schema", "space_of_table", "write_arrow"]
-__all__ += ["write_columns", "write_parquet"]
+__all__ = [
+    "column_names",
+    "read_arrow",
+    "read_columns",
+    "read_parquet",
+    "write_arrow",
+    "write_columns",
+    "write_parquet",
+]
 
 SPACE_KEY, MODALITY_KEY = b"crossfade.space", b"crossfade.modality"
 PARQUET_SUFFIXES = (".parquet", ".pq")
@@ -190,7 +198,7 @@ def write_parquet(
                 file,
                 schema,
                 compression=dict.fromkeys(texts, "zstd"),  # float vectors do not shrink
-                use_dictionary=[name for name in texts if name != ids],
+                use_dictionary=[name for name in texts if name != ids],  # type: ignore[arg-type]
                 write_page_checksum=True,
                 write_statistics=texts,
             )
@@ -237,19 +245,19 @@ def read_columns(path: Path, names: Sequence[str] | None = None) -> dict[str, np
         for name in names or ():
             require_column(file.schema_arrow, name, path=path, option="ids or metadata")
         table = file.read(columns=None if names is None else list(names))
-        return {name: metadata_of(_one_array(table.column(name))) for name in table.column_names}
+        return {name: metadata_of(pa.concat_arrays(table.column(name).chunks)) for name in table.column_names}
 
 
-def space_of_table(path: Path) -> tuple[Space | None, Modality | None]:
-    """What a Parquet file says of itself.
+def column_names(path: Path) -> list[str]:
+    """The columns of a Parquet file.
 
     Raises:
-        FormatError: the file is missing or damaged, or says something that is no space or modality.
+        FormatError: the file is missing or damaged.
     """
-    return space_in_schema(_parquet_schema(path), path)
+    return list(_parquet_schema(path).names)
 
 
-def space_in_schema(schema: pa.Schema, path: Path) -> tuple[Space | None, Modality | None]:
+def _said(schema: pa.Schema, path: Path) -> tuple[Space | None, Modality | None]:
     """What a table's schema says of its vectors: space and modality, each None where it says nothing.
 
     Raises:
@@ -261,7 +269,9 @@ def space_in_schema(schema: pa.Schema, path: Path) -> tuple[Space | None, Modali
         try:
             space = Space.from_dict(json.loads(notes[SPACE_KEY]))
         except (ValueError, AttributeError, TypeError) as error:
-            raise FormatError(f"{path} says a space that is none ({error}). Write it again, or remove the note.") from error
+            raise FormatError(
+                f"{path} says a space that is none ({error}). Write it again, or remove the note."
+            ) from error
     modality = notes.get(MODALITY_KEY, b"").decode(errors="replace")
     for known in MODALITIES:
         if modality == known:
@@ -307,7 +317,7 @@ def _what(
     """The space and the modality that all files agree on."""
     for file, schema in zip(files, schemas, strict=True):
         columns.require(schema, file)
-    said = [space_in_schema(schema, file) for file, schema in zip(files, schemas, strict=True)]
+    said = [_said(schema, file) for file, schema in zip(files, schemas, strict=True)]
     for file, one in zip(files, said, strict=True):
         if one != said[0]:
             raise SpaceMismatch(f"{files[0]} and {file} say that they hold different vectors. Read them one by one.")
@@ -320,9 +330,7 @@ def _what(
     return space, resolve_modality(said[0][1], modality, source=files[0], space=space)
 
 
-def _joined(
-    pieces: list[_Piece], files: list[Path], space: Space, modality: Modality, *, on_disk: bool
-) -> Embeddings:
+def _joined(pieces: list[_Piece], files: list[Path], space: Space, modality: Modality, *, on_disk: bool) -> Embeddings:
     pieces = [piece for piece in pieces if len(piece.vectors)]
     if not pieces:
         raise InvalidVectors(f"A set of embeddings must not be empty, and {files[0]} has no rows.")
@@ -336,12 +344,17 @@ def _joined(
 def _schema(embeddings: Embeddings, ids: str, vectors: str) -> pa.Schema:
     clash = sorted({ids, vectors} & set(embeddings.metadata))
     if clash or ids == vectors:
-        raise ConfigError(f"Columns must have different names; {clash or ids!r} is taken twice. Name ids=… and vectors=….")
+        raise ConfigError(
+            f"Columns must have different names; {clash or ids!r} is taken twice. Name ids=… and vectors=…."
+        )
     number = pa.from_numpy_dtype(embeddings.rows.dtype)
     fields = [pa.field(ids, pa.string()), pa.field(vectors, pa.list_(number, embeddings.dimension))]
     fields += [pa.field(name, metadata_array(name, column).type) for name, column in embeddings.metadata.items()]
     space = {**embeddings.space.to_dict(), "fingerprint": embeddings.space.fingerprint}
-    notes = {SPACE_KEY: json.dumps(space, ensure_ascii=False).encode(), MODALITY_KEY: embeddings.modality.encode()}
+    notes: dict[bytes | str, bytes | str] = {
+        SPACE_KEY: json.dumps(space, ensure_ascii=False).encode(),
+        MODALITY_KEY: embeddings.modality,
+    }
     return pa.schema(fields, metadata=notes)
 
 
@@ -352,8 +365,3 @@ def _batches(embeddings: Embeddings, schema: pa.Schema) -> Iterator[pa.RecordBat
         for name, column in embeddings.metadata.items():
             arrays.append(metadata_array(name, column[part]).cast(schema.field(name).type))
         yield pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-
-def _one_array(column: pa.ChunkedArray) -> pa.Array:
-    combined = column.combine_chunks()
-    return pa.concat_arrays(combined.chunks) if isinstance(combined, pa.ChunkedArray) else combined

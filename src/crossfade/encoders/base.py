@@ -56,7 +56,10 @@ class Encoder(ABC):
         raise EncoderError(self._refusal("text"))
 
     def _refusal(self, modality: Modality) -> str:
-        return f"{self.space.model} encodes {', '.join(self.space.modalities)} only; asked for {modality}. Choose an encoder that does."
+        return (
+            f"{self.space.model} encodes {', '.join(self.space.modalities)} only; asked for {modality}. Choose an "
+            "encoder that does."
+        )
 
     @abstractmethod
     def __repr__(self) -> str: ...

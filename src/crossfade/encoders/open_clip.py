@@ -23,6 +23,7 @@ from crossfade.encoders.base import Encoder, Role
 from crossfade.encoders.checkpoint import Checkpoint, find_checkpoint
 from crossfade.encoders.packages import need
 from crossfade.encoders.torch_runtime import TorchRuntime, forward, to_unit_rows
+from crossfade.encoders.vectors import no_rows
 from crossfade.errors import CrossfadeError, EncoderError, UnsafeFormat
 from crossfade.spaces import Space
 
@@ -104,6 +105,8 @@ class OpenClipEncoder(Encoder):
         )
 
     def encode_images(self, images: Sequence[Image]) -> npt.NDArray[np.float32]:
+        if not images:
+            return no_rows(self.space.dimension)
         torch: Any = need("torch", extra="open-clip", feature="Encoding")
         with forward(self._name):
             pixels = torch.stack([self._transform(image.convert("RGB")) for image in images])
@@ -111,6 +114,8 @@ class OpenClipEncoder(Encoder):
         return to_unit_rows(features, model=self._name, rows=len(images))
 
     def encode_texts(self, texts: Sequence[str], *, role: Role = "document") -> npt.NDArray[np.float32]:
+        if not texts:
+            return no_rows(self.space.dimension)
         return to_unit_rows(self._text_features(texts), model=self._name, rows=len(texts))
 
     def _text_features(self, texts: Sequence[str]) -> Any:

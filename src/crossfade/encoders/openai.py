@@ -24,7 +24,7 @@ import numpy.typing as npt
 from crossfade.encoders.base import Encoder, Role
 from crossfade.encoders.packages import need
 from crossfade.encoders.rate_limit import TokenBucket
-from crossfade.encoders.vectors import unit_rows
+from crossfade.encoders.vectors import no_rows, unit_rows
 from crossfade.errors import ConfigError, EndpointError
 from crossfade.spaces import Space
 
@@ -121,7 +121,7 @@ class OpenAIEncoder(Encoder):
         prefixed = [self._prefix[role] + text for text in texts]
         parts = [prefixed[i : i + self._batch_size] for i in range(0, len(prefixed), self._batch_size)]
         if not parts:
-            return np.empty((0, self.space.dimension), dtype=np.float32)
+            return no_rows(self.space.dimension)
         vectors = [self._request(part) for part in parts]
         wrong = [matrix.shape[1] for matrix in vectors if matrix.shape[1] != self.space.dimension]
         if wrong:

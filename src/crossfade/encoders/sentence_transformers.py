@@ -18,7 +18,7 @@ from crossfade.encoders.base import Encoder, Role
 from crossfade.encoders.checkpoint import Checkpoint, find_checkpoint
 from crossfade.encoders.packages import need
 from crossfade.encoders.torch_runtime import TorchRuntime, forward, loading
-from crossfade.encoders.vectors import unit_rows
+from crossfade.encoders.vectors import no_rows, unit_rows
 from crossfade.errors import EncoderError
 from crossfade.files import read_json
 from crossfade.spaces import Space
@@ -90,6 +90,8 @@ class SentenceTransformersEncoder(Encoder):
         )
 
     def encode_texts(self, texts: Sequence[str], *, role: Role = "document") -> npt.NDArray[np.float32]:
+        if not texts:
+            return no_rows(self.space.dimension)
         return unit_rows(self._raw(texts, role), model=self._name, rows=len(texts))
 
     def __repr__(self) -> str:

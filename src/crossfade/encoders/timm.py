@@ -13,6 +13,7 @@ from crossfade.encoders.base import Encoder
 from crossfade.encoders.checkpoint import find_checkpoint
 from crossfade.encoders.packages import need
 from crossfade.encoders.torch_runtime import TorchRuntime, forward, to_unit_rows
+from crossfade.encoders.vectors import no_rows
 from crossfade.errors import EncoderError, UnsafeFormat
 from crossfade.spaces import Space
 
@@ -71,6 +72,8 @@ class TimmEncoder(Encoder):
         )
 
     def encode_images(self, images: Sequence[Image]) -> npt.NDArray[np.float32]:
+        if not images:
+            return no_rows(self.space.dimension)
         torch: Any = need("torch", extra="timm", feature="Encoding")
         with forward(self._name):
             pixels = torch.stack([self._transform(image.convert("RGB")) for image in images])

@@ -25,6 +25,7 @@ from crossfade.encoders.checkpoint import find_checkpoint
 from crossfade.encoders.packages import need
 from crossfade.encoders.torch_runtime import TorchRuntime, forward, loading, to_unit_rows
 from crossfade.encoders.transformers_files import describe_images, load_image_processor, load_model
+from crossfade.encoders.vectors import no_rows
 from crossfade.errors import EncoderError
 from crossfade.spaces import Space
 
@@ -83,9 +84,13 @@ class TransformersDualEncoder(Encoder):
         )
 
     def encode_images(self, images: Sequence[Image]) -> npt.NDArray[np.float32]:
+        if not images:
+            return no_rows(self.space.dimension)
         return to_unit_rows(self._image_features(images), model=self._name, rows=len(images))
 
     def encode_texts(self, texts: Sequence[str], *, role: Role = "document") -> npt.NDArray[np.float32]:
+        if not texts:
+            return no_rows(self.space.dimension)
         return to_unit_rows(self._text_features(texts), model=self._name, rows=len(texts))
 
     def __repr__(self) -> str:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from crossfade.errors import EncoderError
 
-__all__ = ["unit_rows"]
+__all__ = ["no_rows", "unit_rows"]
 
 _ZERO = 1e-12  # a norm below this has no direction
 
@@ -43,3 +43,8 @@ def unit_rows(matrix: npt.NDArray[Any], *, model: str, rows: int) -> npt.NDArray
             f"{model} gave a zero vector for item {int(norms.argmin())} of the batch, which has no direction."
         )
     return np.asarray(wide / norms[:, None], dtype=np.float32)
+
+
+def no_rows(dimension: int) -> npt.NDArray[np.float32]:
+    """What an empty batch gives: float32 [0, dimension]."""
+    return np.empty((0, dimension), dtype=np.float32)

@@ -22,6 +22,7 @@ from crossfade.encoders.base import Encoder
 from crossfade.encoders.checkpoint import find_checkpoint
 from crossfade.encoders.torch_runtime import TorchRuntime, forward, loading, to_unit_rows
 from crossfade.encoders.transformers_files import describe_images, load_image_processor, load_model
+from crossfade.encoders.vectors import no_rows
 from crossfade.errors import ConfigError, EncoderError
 from crossfade.spaces import Space
 
@@ -84,6 +85,8 @@ class VisionEncoder(Encoder):
         )
 
     def encode_images(self, images: Sequence[Image]) -> npt.NDArray[np.float32]:
+        if not images:
+            return no_rows(self.space.dimension)
         return to_unit_rows(self._features(images), model=self._name, rows=len(images))
 
     def __repr__(self) -> str:

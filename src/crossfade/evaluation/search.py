@@ -1,7 +1,7 @@
 """search(): the exact nearest gallery items of each query, in blocks.
 
-A tile of scores stays in the processor's cache: it is one matrix product, and after the first blocks nearly no score beats a
-query's k-th best so far, so that one maximum over each row is all the work that selection costs.
+A tile of scores is one matrix product, and after the first blocks nearly no score beats a query's k-th best so far: one
+maximum over each row is then all the work that selection costs.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ __all__ = ["Neighbours", "search"]
 
 Rows64 = npt.NDArray[np.int64]
 
-QUERY_TILE = 1024
-"""Queries in one tile of scores."""
+QUERY_TILE = 4096
+"""Queries in one tile of scores: large, because each matrix product waits for the slowest of its threads."""
 
 QUERY_PASS = 16_384
 """Queries that share one reading of the gallery."""
@@ -53,7 +53,7 @@ def search(
     k: int,
     metric: Metric | None = None,
     exclude_same_id: bool = False,
-    block: int = 2048,
+    block: int = 4096,
 ) -> Neighbours:
     """The exact k nearest gallery items of each query.
 

@@ -1,6 +1,6 @@
 """The methods, each in one file, and ``METHODS``, the only registry: a name and where its class is.
 
-Nothing is imported until it is asked for: ``crossfade.methods.Procrustes`` and ``METHODS["procrustes"]`` load the one file.
+Nothing is imported until it is asked for: ``crossfade.methods.Procrustes`` and ``METHODS["procrustes"]`` load one file.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """What every method is, and the map that every method yields.
 
-A *method* is a frozen dataclass of hyper-parameters with one verb, ``fit``, that turns :class:`~crossfade.pairing.Pairs`
-into an :class:`Adapter`. An *adapter* maps vectors of its ``source`` space into its ``target`` space, with NumPy alone.
+A *method* is a frozen dataclass of hyper-parameters with one verb, ``fit``, that turns
+:class:`~crossfade.pairing.Pairs` into an :class:`Adapter`. An *adapter* maps vectors of its ``source`` space into its
+``target`` space, with NumPy alone.
 """
 
 from __future__ import annotations
@@ -129,8 +130,8 @@ class Graph(Protocol):
     vectors: str
     old: str
 
-    def constant(self, value: npt.NDArray[Any]) -> str:
-        """Add an array."""
+    def constant(self, value: npt.NDArray[np.float32] | float) -> str:
+        """Add an array or a number."""
 
     def apply(self, operator: str, *inputs: str, attributes: Mapping[str, Any] | None = None) -> str:
         """Add an ONNX operator of one output."""
@@ -203,7 +204,7 @@ class Adapter(ABC):
         old: Embeddings | None = None,
         out: str | Path | None = None,
         dtype: Literal["float16", "float32"] | None = None,
-        block: int = 16_384,
+        block: int = 8_192,
     ) -> Embeddings:
         """Map embeddings into the target space, in blocks; reading, mapping and writing overlap.
 
@@ -215,8 +216,8 @@ class Adapter(ABC):
             block: rows mapped at a time.
 
         Returns:
-            Embeddings in the target space with the ids, the order and the metadata of ``embeddings``; memory-mapped where
-            they were written to ``out``.
+            Embeddings in the target space with the ids, the order and the metadata of ``embeddings``; memory-mapped
+            where they were written to ``out``.
 
         Raises:
             SpaceMismatch: ``embeddings`` are not in the source space (or ``old`` not in the target's).
@@ -272,8 +273,9 @@ class Adapter(ABC):
         """
         if modality not in self.modalities:
             raise FitError(
-                f"This adapter was fitted for {', '.join(self.modalities)} vectors and would be wrong for {modality} ones. "
-                f"Fit it on pairs that hold {modality} too, or use a method without per-modality statistics (procrustes)."
+                f"This adapter was fitted for {', '.join(self.modalities)} vectors and would be wrong for {modality} "
+                f"ones. Fit it on pairs that hold {modality} too, or use a method without statistics for each modality "
+                "(procrustes)."
             )
 
 

@@ -1,8 +1,8 @@
 """What is subtracted before a linear map is solved for: nothing, one mean of all pairs, or one mean for each modality.
 
-Image and text vectors of one dual encoder lie around two different centroids, some distance apart (the modality gap). An
-affine map whose mean was fitted on one modality shifts the other to the wrong place; a mean for each modality ("Canonicalizing",
-2602.17584) does not::
+Image and text vectors of one dual encoder lie around two different centroids, some distance apart (the modality gap).
+An affine map whose mean was fitted on one modality shifts the other to the wrong place; a mean for each modality
+("Canonicalizing", 2602.17584) does not::
 
     z ↦ (z − μ_m) W + ν_m      with one W, and means μ_m (source), ν_m (target) for modality m
 """

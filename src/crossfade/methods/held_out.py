@@ -2,11 +2,12 @@
 
 Methods and weights are chosen by this. What a query should find depends on what the pairs say:
 
-* where links say which text describes which image: a text its image, an image its texts (``text→image``, ``image→text``);
+* where links say which text describes which image: a text its image, an image its texts (``text→image``,
+``image→text``);
 * elsewhere: the old vector of the same item (``image→image``, ``text→text``).
 
-A query counts with the reciprocal of the rank of its first right answer. A wrong item of equal similarity ranks before a
-right one, so that a map which collapses everything to one point gains nothing.
+A query counts with the reciprocal of the rank of its first right answer. A wrong item of equal similarity ranks
+before a right one, so that a map which collapses everything to one point gains nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from crossfade.methods.base import Floats
 from crossfade.pairing import Pairs, Part
 from crossfade.spaces import Metric, Modality
 
-__all__ = ["Trial", "ranks", "trials"]
+__all__ = ["Trial", "chance", "ranks", "reseeded", "trials"]
 
 QUERY_ITEMS = 2_000
 GALLERY_ITEMS = 10_000
@@ -56,6 +57,14 @@ class Trial:
     query_items: npt.NDArray[np.int64]
     gallery_items: npt.NDArray[np.int64]
     metric: Metric
+
+
+def reseeded(seed: int, purpose: str) -> int:
+    """A seed for dividing pairs that may be one side of a division by ``seed`` already.
+
+    Dividing the rest once more by the same seed would find nothing to hold out.
+    """
+    return int(item_keys(np.asarray([purpose]), salt=f"seed/{seed}")[0] % np.uint64(2**31))
 
 
 def trials(pairs: Pairs, modalities: Sequence[Modality]) -> tuple[Trial, ...]:
@@ -96,6 +105,21 @@ def ranks(trial: Trial, mapped: Floats) -> npt.NDArray[np.int64]:
         best = np.where(right, similarity, -np.inf).max(axis=1)
         result[part] = 1 + ((similarity >= best[:, None]) & ~right).sum(axis=1)
     return result
+
+
+def chance(trial: Trial) -> npt.NDArray[np.float64]:
+    """The reciprocal rank that each query is expected to reach in a gallery in random order: [q].
+
+    The first of p right answers among g comes at rank k with probability C(g − k, p − 1) / C(g, p).
+    """
+    size = len(trial.gallery_items)
+    right = np.bincount(trial.gallery_items, minlength=int(trial.query_items.max()) + 1)[trial.query_items]
+    expected = {}
+    for p in np.unique(right).tolist():
+        k = np.arange(1, size - p + 1)
+        first = p / size * np.concatenate([[1.0], np.cumprod((size - p - k + 1) / (size - k))])
+        expected[p] = float((first / np.arange(1, len(first) + 1)).sum())
+    return np.asarray([expected[p] for p in right.tolist()])
 
 
 def _trial(

@@ -1,10 +1,10 @@
 """Identity: the new vectors as they are, for spaces of one dimension.
 
-The row that every table needs: what happens when somebody swaps the model and changes nothing else. It is right only where
-the new model was trained to be compatible (BCT, 2003.11942); between two independent models it gives noise.
+The row that every table needs: what happens when somebody swaps the model and changes nothing else. It is right only
+where the new model was trained to be compatible (BCT, 2003.11942); between two independent models it gives noise.
 
-Needs: equal dimensions; no pairs. Gives: a :class:`~crossfade.methods.linear.LinearAdapter` for every modality that both
-spaces hold. Fails: on unequal dimensions; nothing is padded or cut off, which would be a method of its own.
+Needs: equal dimensions; no pairs. Gives: a :class:`~crossfade.methods.linear.LinearAdapter` for every modality that
+both spaces hold. Fails: on unequal dimensions; nothing is padded or cut off, which would be a method of its own.
 
 Equation::
 
@@ -55,8 +55,8 @@ class Identity(Method):
         d_s, d_t = pairs.source.dimension, pairs.target.dimension
         if d_s != d_t:
             raise FitError(
-                f"Identity needs spaces of one dimension; found {d_s} (new) and {d_t} (old). Use procrustes, which has a "
-                "rectangular form."
+                f"Identity needs spaces of one dimension; found {d_s} (new) and {d_t} (old). Use procrustes, which "
+                "has a rectangular form."
             )
         zeros = dict.fromkeys(shared_modalities(pairs), np.zeros(d_t))
         return LinearAdapter(pairs.source, pairs.target, matrix=identity_map(d_s), offsets=zeros)

@@ -6,11 +6,11 @@ directions, which most do; the 95–99 % of recall that its paper reports did no
 
 Equations, with rows of X new and of Y old vectors, centred by the means μ_m, ν_m of their modality m::
 
-    z = n(A B v + t)                                                        (1), the paper's form: A [d_t, r], B [r, d_s]
-    min over rank(W) ≤ r of ‖X W − Y‖²_F + λ ‖W‖²_F                          (2), with W = (A B)ᵀ
-    W_λ = (Xᵀ X + λ I)⁻¹ Xᵀ Y                                               (3), the minimum without the rank
-    V = the r leading eigenvectors of W_λᵀ (Xᵀ X + λ I) W_λ                 (4)
-    W = W_λ V Vᵀ                                                            (5), the minimum of (2) (Izenman, 1975)
+    z = n(A B v + t)                                                        (1), the paper's form: A [d_t, r], B [r,
+    d_s] min over rank(W) ≤ r of ‖X W − Y‖²_F + λ ‖W‖²_F                          (2), with W = (A B)ᵀ W_λ = (Xᵀ X + λ
+    I)⁻¹ Xᵀ Y                                               (3), the minimum without the rank V = the r leading
+    eigenvectors of W_λᵀ (Xᵀ X + λ I) W_λ                 (4) W = W_λ V Vᵀ
+    (5), the minimum of (2) (Izenman, 1975)
 
 ==============  ============  ===========
 symbol          variable      shape
@@ -22,11 +22,11 @@ W               ``matrix``    [d_s, d_t]
 ==============  ============  ===========
 
 Deviations: the paper trains A, B and t by gradient descent on the squared error; this is the exact minimum of the same
-error in closed form (reduced-rank regression). It centres each modality by its own means (2602.17584) where the paper, which
-is about text, has one offset t.
+error in closed form (reduced-rank regression). It centres each modality by its own means (2602.17584) where the
+paper, which is about text, has one offset t.
 
-Not specified by the paper (our choice): the penalty λ, 10⁻³ times the mean eigenvalue of Xᵀ X, which only keeps (3) solvable. W is stored
-and applied as one matrix. A rank above min(d_s, d_t) is that of the full matrix.
+Not specified by the paper (our choice): the penalty λ, 10⁻³ times the mean eigenvalue of Xᵀ X, which only keeps (3)
+solvable. W is stored and applied as one matrix. A rank above min(d_s, d_t) is that of the full matrix.
 """
 
 from __future__ import annotations

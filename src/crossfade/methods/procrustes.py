@@ -13,8 +13,9 @@ Equations, with rows of X new and of Y old vectors of the same items::
     z = n((v − μ_m) R + ν_m)              (4), center="modality", one R and two means for modality m (2602.17584);
                                                X and Y in (1) are centred in the same way
 
-R maximises tr(Rᵀ Xᵀ Y), the summed inner product of mapped and old vectors. Where d_s ≤ d_t that is the same as minimising
-‖X R − Y‖_F; where d_s > d_t it is not, because R then shortens vectors, and the inner product is what retrieval uses.
+R maximises tr(Rᵀ Xᵀ Y), the summed inner product of mapped and old vectors. Where d_s ≤ d_t that is the same as
+minimising ‖X R − Y‖_F; where d_s > d_t it is not, because R then shortens vectors, and the inner product is what
+retrieval uses.
 
 ============  ============  ===========
 symbol        variable      shape
@@ -26,10 +27,10 @@ R             ``rotation``  [d_s, d_t]
 
 Deviations: none for square R. The rectangular form takes the thin singular value decomposition of (1).
 
-Not specified by the sources (our choice): vectors are used as they are stored, not normalised first: where a space says it
-is normalised they already are, and elsewhere their lengths may mean something. With center="none" nothing in the map belongs
-to a modality, so it agrees to map every modality that both spaces hold, also one without pairs; with center="modality" only
-those that had pairs.
+Not specified by the sources (our choice): vectors are used as they are stored, not normalised first: where a space
+says it is normalised they already are, and elsewhere their lengths may mean something. With center="none" nothing in
+the map belongs to a modality, so it agrees to map every modality that both spaces hold, also one without pairs; with
+center="modality" only those that had pairs.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ Equations::
     g(x) = ½ x (1 + tanh(√(2/π) (x + 0.044715 x³)))                      (2), GELU in its tanh form
     L = mean over pairs of 1 − cos(f(x_i), y_i)                          (3), where the old space is compared by angle
     L = mean over pairs of ‖f(x_i) − y_i‖² / d_t                         (4), elsewhere
-    z = n(f(v))                                                          (5), n(·) only where the old space is normalised
+    z = n(f(v))                                                          (5), n(·) only where the old space is
+    normalised
 
 ============  ============  ===========
 symbol        variable      shape
@@ -20,13 +21,13 @@ A, c          ``inner``, ``inner_offset``   [d_s, h], [h]
 B             ``outer``                     [h, d_t]
 ============  ============  ===========
 
-Training starts at Procrustes: W = R, b = 0, B = 0. After each epoch L is measured on held-out pairs, and the parameters of
-the best epoch are kept, the start being one of them: held-out L is never worse than that of Procrustes.
+Training starts at Procrustes: W = R, b = 0, B = 0. After each epoch L is measured on held-out pairs, and the
+parameters of the best epoch are kept, the start being one of them: held-out L is never worse than that of Procrustes.
 
 Deviations: the paper minimises the squared error; for unit vectors (3) is half of it.
 
-Not specified by the paper (our choice): the tanh form of GELU, which NumPy can compute; the start; A drawn so that v A has
-unit variance; Adam, its rate, the batch, early stopping; that W is trained along.
+Not specified by the paper (our choice): the tanh form of GELU, which NumPy can compute; the start; A drawn so that v
+A has unit variance; Adam, its rate, the batch, early stopping; that W is trained along.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ import numpy.typing as npt
 from crossfade.embeddings.core import item_keys
 from crossfade.errors import ConfigError, FitError, FormatError, MissingExtra, PairingError
 from crossfade.methods.base import Adapter, Floats, Graph, Method, as_queries, l2_normalize, require_pairs
+from crossfade.methods.held_out import reseeded
 from crossfade.methods.linear import draw_normalized
 from crossfade.methods.procrustes import orthogonal_map
 from crossfade.methods.statistics import collect, total
@@ -130,10 +132,10 @@ class ResidualMLPAdapter(Adapter):
         linear = graph.apply("Add", graph.apply("MatMul", graph.vectors, c["matrix"]), c["offset"])
         x = graph.apply("Add", graph.apply("MatMul", graph.vectors, c["inner"]), c["inner_offset"])
         cube = graph.apply("Mul", x, graph.apply("Mul", x, x))
-        bent = graph.apply("Add", x, graph.apply("Mul", cube, graph.constant(np.float32(GELU_CUBIC))))
-        bent = graph.apply("Tanh", graph.apply("Mul", bent, graph.constant(np.float32(GELU_SCALE))))
-        gate = graph.apply("Add", bent, graph.constant(np.float32(1.0)))
-        active = graph.apply("Mul", graph.apply("Mul", x, gate), graph.constant(np.float32(0.5)))
+        bent = graph.apply("Add", x, graph.apply("Mul", cube, graph.constant(GELU_CUBIC)))
+        bent = graph.apply("Tanh", graph.apply("Mul", bent, graph.constant(GELU_SCALE)))
+        gate = graph.apply("Add", bent, graph.constant(1.0))
+        active = graph.apply("Mul", graph.apply("Mul", x, gate), graph.constant(0.5))
         mapped = graph.apply("Add", linear, graph.apply("MatMul", active, c["outer"]))
         return draw_normalized(graph, mapped) if self.target.normalized else mapped
 
@@ -179,7 +181,7 @@ class ResidualMLP(Method):
         smaller = min(pairs.source.dimension, pairs.target.dimension)
         require_pairs(pairs, max(2 * smaller, 20), method="A residual MLP", why="twice the smaller dimension, and 20")
         try:
-            split = pairs.split(held_out=self.held_out, seed=seed)
+            split = pairs.split(held_out=self.held_out, seed=reseeded(seed, "residual_mlp"))
         except PairingError as error:
             raise FitError(f"A residual MLP must hold out some pairs and cannot: {error}") from error
         train, check = _Batches(split.train, seed), _Batches(split.held_out, seed)

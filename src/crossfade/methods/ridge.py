@@ -1,9 +1,9 @@
 """Ridge regression from new to old vectors (Hoerl and Kennard, 1970), its penalty chosen by cross-validation.
 
 Needs: at least ten pairs, of every modality that shall be mapped. Gives: a
-:class:`~crossfade.methods.linear.LinearAdapter`. It may stretch and shear, which a rotation cannot, and so follows the old
-space more closely where there are many pairs. Fails: with few pairs in many dimensions it draws vectors towards the mean,
-and it was fitted on a mean squared error, which is not what retrieval measures.
+:class:`~crossfade.methods.linear.LinearAdapter`. It may stretch and shear, which a rotation cannot, and so follows
+the old space more closely where there are many pairs. Fails: with few pairs in many dimensions it draws vectors
+towards the mean, and it was fitted on a mean squared error, which is not what retrieval measures.
 
 Equations, with rows of X new and of Y old vectors, centred by the means μ_m, ν_m of their modality m::
 
@@ -12,8 +12,8 @@ Equations, with rows of X new and of Y old vectors, centred by the means μ_m, �
     λ* = argmin_λ Σ_k E_k(λ)                                                         (3)
     z = n((v − μ_m) W + ν_m)                                                         (4)
 
-(2) needs no second pass: it is a function of the sums of each fold. With Xᵀ X = Q diag(d) Qᵀ of the other folds, every λ costs
-only one division by d + λ.
+(2) needs no second pass: it is a function of the sums of each fold. With Xᵀ X = Q diag(d) Qᵀ of the other folds,
+every λ costs only one division by d + λ.
 
 =============  ===============  ===========
 symbol         variable         shape
@@ -26,9 +26,9 @@ E_k(λ)         ``errors``       [number of λ]
 
 Deviations: none; for a given λ it equals scikit-learn's ``Ridge(alpha=λ)`` on the centred pairs.
 
-Not specified by the sources (our choice): the grid of λ, as multiples of the mean eigenvalue tr(XᵀX)/d_s, so that it means
-the same for any number of pairs and any scale; five folds, divided by item. Drift-Adapter (2509.23471) has no ridge; it is
-here because it is what users reach for.
+Not specified by the sources (our choice): the grid of λ, as multiples of the mean eigenvalue tr(XᵀX)/d_s, so that it
+means the same for any number of pairs and any scale; five folds, divided by item. Drift-Adapter (2509.23471) has no
+ridge; it is here because it is what users reach for.
 """
 
 from __future__ import annotations
@@ -54,12 +54,11 @@ Doubles = npt.NDArray[np.float64]
 def coefficients(moments: Moments, penalty: float) -> Doubles:
     """W_λ from the sums about the means, [d_s, d_t]."""
     regularized = moments.gram + penalty * np.eye(len(moments.gram))
-    solution: Doubles = np.linalg.solve(regularized, moments.xy)  # Eq. (1)
-    return solution
+    return np.asarray(np.linalg.solve(regularized, moments.xy), dtype=np.float64)  # Eq. (1)
 
 
 def held_out_errors(train: Moments, test: Moments, penalties: Doubles) -> Doubles:
-    """E_k(λ) for every λ at once: the squared error on ``test`` of W_λ fitted on ``train``, both about train's means."""
+    """E_k(λ) for every λ: the squared error on ``test`` of W_λ fitted on ``train``, both about train's means."""
     d, q = np.linalg.eigh(train.gram)
     projected = q.T @ train.xy
     linear = np.einsum("ij,ij->i", projected, q.T @ test.xy)

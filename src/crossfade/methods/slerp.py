@@ -1,8 +1,8 @@
 """SLERP and NLERP: query with both models at once (2609.39836; code ``miccunifi/SLERP_backward_compatibility``).
 
-Needs: both models at query time, and what Procrustes needs to fit. Gives: a :class:`SlerpAdapter`, whose queries lie on the
-arc between the old model's vector and the new model's, rotated. Fails: where the old model can no longer be called, and at
-twice the encoding cost of a query; report it apart from methods that need one encoder.
+Needs: both models at query time, and what Procrustes needs to fit. Gives: a :class:`SlerpAdapter`, whose queries lie
+on the arc between the old model's vector and the new model's, rotated. Fails: where the old model can no longer be
+called, and at twice the encoding cost of a query; report it apart from methods that need one encoder.
 
 Equations, with u the old and v the new model's vector of one query, both of unit length::
 
@@ -20,12 +20,13 @@ R             ``rotation``  [d_s, d_t]
 a             ``weights``   () for each modality of queries
 ============  ============  ===========
 
-Deviations: where sin θ < 10⁻⁶ the arc has no unique direction or no length, and (4) is used. q is normalised again, which
-(3) leaves to rounding.
+Deviations: where sin θ < 10⁻⁶ the arc has no unique direction or no length, and (4) is used. q is normalised again,
+which (3) leaves to rounding.
 
-Not specified by the paper (our choice): a is the value of a grid with the best mean reciprocal rank on held-out pairs, one
-for each modality of queries. Without links between texts and images a query's right answer would be its own old vector, which a = 0 finds by definition; nothing
-can be chosen then, and a is ½, which the paper reports to give nearly all of the gain.
+Not specified by the paper (our choice): a is the value of a grid with the best mean reciprocal rank on held-out
+pairs, one for each modality of queries. Without links between texts and images a query's right answer would be its
+own old vector, which a = 0 finds by definition; nothing can be chosen then, and a is ½, which the paper reports to
+give nearly all of the gain.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ from crossfade.methods.base import (
     require_pairs,
     shared_modalities,
 )
-from crossfade.methods.held_out import ranks, trials
+from crossfade.methods.held_out import ranks, reseeded, trials
 from crossfade.methods.linear import draw_normalized
 from crossfade.methods.procrustes import orthogonal_map
 from crossfade.methods.statistics import collect, total
@@ -75,7 +76,8 @@ def slerp(u: Floats, w: Floats, a: float) -> Floats:
     safe = np.where(sine < SMALL_SINE, np.float32(1.0), sine)
     first = np.where(sine < SMALL_SINE, np.float32(1.0 - a), np.sin(np.float32(1.0 - a) * theta) / safe)
     second = np.where(sine < SMALL_SINE, np.float32(a), np.sin(np.float32(a) * theta) / safe)
-    return l2_normalize(first * u + second * w)  # Eq. (3)
+    q: Floats = (first * u + second * w).astype(np.float32, copy=False)  # Eq. (3)
+    return l2_normalize(q)
 
 
 class SlerpAdapter(Adapter):
@@ -152,15 +154,15 @@ class SlerpAdapter(Adapter):
         a = self.weights[modality]
         u = draw_normalized(graph, graph.old)
         w = draw_normalized(graph, graph.apply("MatMul", graph.vectors, graph.constant(self.rotation)))
-        near, far = graph.constant(np.float32([[1.0 - a]])), graph.constant(np.float32([[a]]))
+        near, far = graph.constant(1.0 - a), graph.constant(a)
         if self.interpolation == "slerp":
             ones = graph.constant(np.ones((self.target.dimension, 1), dtype=np.float32))
             product = graph.apply("MatMul", graph.apply("Mul", u, w), ones)
-            limits = graph.constant(np.float32(-1.0)), graph.constant(np.float32(1.0))
+            limits = graph.constant(-1.0), graph.constant(1.0)
             theta = graph.apply("Acos", graph.apply("Clip", product, *limits))
             sine = graph.apply("Sin", theta)
-            tiny = graph.apply("Less", sine, graph.constant(np.float32([[SMALL_SINE]])))
-            safe = graph.apply("Where", tiny, graph.constant(np.float32([[1.0]])), sine)
+            tiny = graph.apply("Less", sine, graph.constant(SMALL_SINE))
+            safe = graph.apply("Where", tiny, graph.constant(1.0), sine)
             near, far = (
                 graph.apply(
                     "Where", tiny, c, graph.apply("Div", graph.apply("Sin", graph.apply("Mul", c, theta)), safe)
@@ -206,7 +208,8 @@ class Slerp(Method):
         """
         if not pairs.target.normalized and pairs.target.metric != "cosine":
             raise FitError(
-                f"SLERP interpolates directions, and {pairs.target} is neither normalised nor compared by cosine. Use another method."
+                f"SLERP interpolates directions, and {pairs.target} is neither normalised nor compared by "
+                "cosine. Use another method."
             )
         smaller = min(pairs.source.dimension, pairs.target.dimension)
         require_pairs(pairs, smaller, method="SLERP", why="one for each dimension of the smaller space")
@@ -219,7 +222,7 @@ class Slerp(Method):
         )
 
     def _chosen(self, pairs: Pairs, seed: int) -> dict[Modality, float]:
-        split = pairs.split(held_out=self.held_out, seed=seed)
+        split = pairs.split(held_out=self.held_out, seed=reseeded(seed, "slerp"))
         rotation = _rotation(split.train)
         chosen: dict[Modality, float] = {}
         for trial in trials(split.held_out, split.held_out.modalities):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from rich.console import Group, RenderableType
+from dataclasses import dataclass
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -12,21 +14,43 @@ from crossfade.reporting.formatting import count, interval, percent, points, poi
 from crossfade.reporting.matrix import Cell, matrix, metric_names
 from crossfade.reporting.systems import STYLES, Tone
 
-__all__ = ["evaluation_table"]
+__all__ = ["EvaluationTable", "evaluation_table"]
 
 OUTCOMES: dict[Outcome, str] = {"compatible": "bold green", "not compatible": "bold red", "undecided": "bold yellow"}
 TONES: dict[Tone, str] = {"old": "bright_black", "mapped": "bold blue", "new": "magenta"}
 MARKS = {"above": ("▲", "green"), "below": ("▼", "red"), "": (" ", "")}
 
 
-def evaluation_table(evaluation: Evaluation) -> RenderableType:
-    """What ``rich.print`` shows of an evaluation; plain text where the terminal has no colours."""
+INTERVAL_ROOM = 20
+"""Columns that a metric takes with its interval beside it; in a narrower terminal the interval goes below."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationTable:
+    """An evaluation that ``rich.print`` shows; plain text where the terminal has no colours."""
+
+    evaluation: Evaluation
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The parts, as wide as the terminal allows."""
+        columns = max((len(metric_names(d)) for d in self.evaluation.directions), default=0)
+        yield _parts(self.evaluation, below=options.max_width < 16 + INTERVAL_ROOM * columns)
+
+
+def evaluation_table(evaluation: Evaluation) -> EvaluationTable:
+    """What the command line prints of an evaluation: ``rich.print(evaluation_table(evaluation))``."""
+    return EvaluationTable(evaluation)
+
+
+def _parts(evaluation: Evaluation, *, below: bool) -> Group:
     parts: list[RenderableType] = []
     if evaluation.warnings:
         words = Text("\n".join(f"• {warning}" for warning in evaluation.warnings))
-        parts.append(Panel(words, title="before you believe these numbers", border_style="bold yellow", title_align="left"))
+        parts.append(
+            Panel(words, title="before you believe these numbers", border_style="bold yellow", title_align="left")
+        )
     for direction in evaluation.directions:
-        parts += [_table(direction, level=evaluation.level), _facts(direction), Text()]
+        parts += [_table(direction, level=evaluation.level, below=below), _facts(direction), Text()]
     verdict = evaluation.verdict
     parts.append(
         Text.assemble((verdict.outcome.upper(), OUTCOMES[verdict.outcome]), "  ", verdict.sentence, overflow="fold")
@@ -34,30 +58,26 @@ def evaluation_table(evaluation: Evaluation) -> RenderableType:
     return Group(*parts)
 
 
-def _table(direction: DirectionResult, *, level: float) -> Table:
-    title = Text.assemble(
-        (direction.name, "bold"),
-        (
-            f"  {count(direction.queries)} queries, {count(direction.gallery)} in the gallery, percent [{100 * level:g} %]",
-            "dim",
-        ),
-    )
+def _table(direction: DirectionResult, *, level: float, below: bool) -> Table:
+    sizes = f"{count(direction.queries)} queries, {count(direction.gallery)} in the gallery"
+    title = Text.assemble((direction.name, "bold"), (f"  {sizes}, percent [{100 * level:g} %]", "dim"))
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("query/gallery", no_wrap=True)
     for metric in metric_names(direction):
         table.add_column(f"{metric}*" if metric == direction.metric else metric, justify="right", no_wrap=True)
     for row in matrix(direction):
-        table.add_row(Text(row.system, style=TONES[STYLES[row.system].tone]), *(_cell(cell) for cell in row.cells))
+        table.add_row(
+            Text(row.system, style=TONES[STYLES[row.system].tone]), *(_cell(cell, below=below) for cell in row.cells)
+        )
     return table
 
 
-def _cell(cell: Cell) -> Text:
+def _cell(cell: Cell, *, below: bool) -> Text:
     if cell.estimate is None:
         return Text("—", style="dim")
     sign, colour = MARKS[cell.mark]
-    return Text.assemble(
-        (sign, colour), " ", (percent(cell.estimate.value), "bold"), (f" [{interval(cell.estimate)}]", "dim")
-    )
+    bounds = f"{chr(10) if below else ' '}[{interval(cell.estimate)}]"
+    return Text.assemble((sign, colour), " ", (percent(cell.estimate.value), "bold"), (bounds, "dim"))
 
 
 def _facts(direction: DirectionResult) -> Text:

@@ -10,7 +10,6 @@ from crossfade.reporting.drawn import Cosines, Stage
 
 __all__ = ["compare_cosines"]
 
-BINS = 56
 SAMPLE = 2000
 
 Floats = npt.NDArray[np.float32]
@@ -49,16 +48,14 @@ def compare_cosines(
     ]
     everything = np.concatenate([part for pair in values for part in pair])
     low, high = np.floor(everything.min() * 10) / 10, np.ceil(everything.max() * 10) / 10
-    edges = np.linspace(max(low, -1.0), min(max(high, low + 0.1), 1.0), BINS + 1)
+    edges = np.linspace(max(low, -1.0), min(max(high, low + 0.1), 1.0), round(4 * len(chosen) ** (1 / 3)) + 1)
     return tuple(
         _histogram(title, stage, edges, matching, random)
         for (stage, _), (matching, random) in zip(stages, values, strict=True)
     )
 
 
-def _histogram(
-    title: str, stage: Stage, edges: npt.NDArray[np.float64], matching: Floats, random: Floats
-) -> Cosines:
+def _histogram(title: str, stage: Stage, edges: npt.NDArray[np.float64], matching: Floats, random: Floats) -> Cosines:
     def shares(values: Floats) -> tuple[float, ...]:
         inside = np.clip(values, edges[0], edges[-1])
         return tuple((np.histogram(inside, edges)[0] / len(values)).tolist())

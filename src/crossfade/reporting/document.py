@@ -28,7 +28,9 @@ def to_json(evaluation: Evaluation, *, material: Material | None = None, title: 
         "fingerprints": {"old": fingerprint(evaluation.target), "new": fingerprint(evaluation.source)},
         "evaluation": evaluation.to_dict(),
         "curves": {
-            name: {curve.system: {"cutoffs": list(curve.cutoffs), "recall": list(curve.recall)} for curve in found.curves}
+            name: {
+                curve.system: {"cutoffs": list(curve.cutoffs), "recall": list(curve.recall)} for curve in found.curves
+            }
             for name, found in drawn.directions.items()
         },
     }
@@ -46,7 +48,7 @@ def read_report(path: str | Path) -> Evaluation:
         raise FormatError(f"{path} must hold a report or an evaluation; found a JSON {type(values).__name__}.")
     if values.get("format_version", 0) > FORMAT_VERSION:
         raise NewerFormat(
-            f"{path} has the report format {values['format_version']}, and this Crossfade reads up to {FORMAT_VERSION}. "
-            "Upgrade crossfade."
+            f"{path} has the report format {values['format_version']}, and this Crossfade reads up to "
+            f"{FORMAT_VERSION}. Upgrade crossfade."
         )
     return Evaluation.from_dict(values.get("evaluation", values))

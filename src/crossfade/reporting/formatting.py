@@ -1,4 +1,4 @@
-"""Numbers as a reader of a report sees them: shares in percent with one decimal, differences in points with their sign."""
+"""Numbers as a reader sees them: shares in percent with one decimal, differences in points with their sign."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ __all__ = ["count", "interval", "percent", "points", "points_interval"]
 
 
 def percent(value: float) -> str:
-    """0.1034 → ``10.3``, and never ``-0.0``; the unit stands in the caption."""
+    """0.1034 → ``10.3``, never ``-0.0``, and ``> 999.9`` for what a ratio to nearly nothing gives; without the unit."""
+    if abs(value) >= 10:
+        return "> 999.9" if value > 0 else "< −999.9"
     return _tidy(f"{100 * value:.1f}")
 
 
@@ -38,4 +40,4 @@ def _tidy(text: str) -> str:
 
 
 def _span(low: str, high: str) -> str:
-    return f"{low} to {high}" if "−" in low + high else f"{low}–{high}"
+    return f"{low} to {high}" if "−" in low + high or ">" in high else f"{low}–{high}"

@@ -68,9 +68,9 @@ def to_html(evaluation: Evaluation, *, material: Material | None = None, title: 
         material=drawn,
         title=title or default_title(evaluation),
         version=crossfade_version(),
-        css=Markup(environment.get_template("report.css").render()),  # noqa: S704 - our own file
+        css=Markup(environment.get_template("report.css").render()),
         contents=[(anchor, name) for anchor, name in CONTENTS if shown.get(anchor, True)],
-        level=f"{100 * evaluation.level:g} %",
+        level=f"{100 * evaluation.level:g}\N{NO-BREAK SPACE}%",
         any_curves=shown["curves"],
         any_examples=shown["examples"],
         any_flips=shown["worse"],
@@ -84,6 +84,7 @@ def to_html(evaluation: Evaluation, *, material: Material | None = None, title: 
         picture_figure=_picture,
         drawn_worse=lambda d: _worse(d, drawn),
         plain_changes=lambda d: _plain_changes(d, drawn),
+        known_queries=lambda d: drawn.directions.get(d.name, DirectionMaterial()).queries,
         slice_tables=lambda d: [(t.column, _slice_view(t)) for t in slice_tables(d)],
     )
 
@@ -130,7 +131,7 @@ def _environment() -> Environment:
 
 def _svg(drawing: str) -> Markup:
     """Figures escape their own words."""
-    return Markup(drawing)  # noqa: S704
+    return Markup(drawing)
 
 
 def _plain(value: Any) -> str:

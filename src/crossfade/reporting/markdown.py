@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from crossfade.evaluation.result import DirectionResult, Estimate, Evaluation, QueryChange
 from crossfade.reporting.formatting import count, interval, percent, points, points_interval
@@ -40,7 +40,8 @@ def to_markdown(evaluation: Evaluation, *, material: Material | None = None, tit
     lines += ["## Provenance", ""]
     lines += [f"- {_words(role)}: {_words(name)}" for role, name in drawn.data.items()]
     lines += [
-        f"- intervals: {level}, paired bootstrap over queries, {count(evaluation.resamples)} resamples, seed {evaluation.seed}",
+        f"- intervals: {level}, paired bootstrap over queries, {count(evaluation.resamples)} resamples, "
+        f"seed {evaluation.seed}",
         f"- crossfade {crossfade_version()}",
         "",
         "## Words",
@@ -57,7 +58,7 @@ def _direction(direction: DirectionResult, drawn: DirectionMaterial, level: str)
         value, bounds = points(verdict.difference.value), points_interval(verdict.difference)
         lines.append(f"- {verdict.metric}, mapped/old − old/old: {value} points ({bounds})")
     if direction.gain is not None:
-        lines.append(f"- share of the gap to a full re-index closed: {percent(direction.gain.value)} % ({interval(direction.gain)})")
+        lines.append(f"- share of the gap to a full re-index closed: {_estimate(direction.gain)} %")
     if direction.flips is not None:
         broken, mended = direction.flips.negative, direction.flips.positive
         lines.append(
@@ -93,7 +94,7 @@ def _direction(direction: DirectionResult, drawn: DirectionMaterial, level: str)
     return lines
 
 
-def _changes(heading: str, changes: Sequence[QueryChange], texts: dict[str, str | None]) -> list[str]:
+def _changes(heading: str, changes: Sequence[QueryChange], texts: Mapping[str, str | None]) -> list[str]:
     if not changes:
         return []
     rows = [

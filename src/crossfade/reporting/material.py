@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,12 +10,21 @@ from PIL.Image import Image
 
 from crossfade.embeddings.core import Embeddings
 from crossfade.errors import EvaluationError
-from crossfade.evaluation.result import DirectionResult, Evaluation, System
+from crossfade.evaluation.relevance import Relevance
+from crossfade.evaluation.result import DirectionResult, Evaluation, QueryChange, System
 from crossfade.methods.base import Adapter
 from crossfade.reporting.cosines import compare_cosines
-from crossfade.reporting.drawn import Cosines, Curve, Example, Picture
+from crossfade.reporting.drawn import Cosines, Curve, Example, Item, Picture
 from crossfade.reporting.pictures import SameItems, draw_pictures
-from crossfade.reporting.rankings import Positives, Retrieved, curves, draw_examples, outcomes, retrieve, worse
+from crossfade.reporting.rankings import (
+    OUTCOMES,
+    Retrieved,
+    curves,
+    draw_examples,
+    outcomes,
+    retrieve,
+    worse,
+)
 from crossfade.reporting.thumbnails import Album
 from crossfade.spaces import Modality
 
@@ -33,12 +42,14 @@ class DirectionMaterial:
         outcomes: what the upgrade does to the queries → share of them.
         examples: queries with what each system retrieves.
         worse: the same for the worst negative flips.
+        queries: query id → what it looks like, for every flip that the evaluation lists.
     """
 
     curves: tuple[Curve, ...] = ()
     outcomes: Mapping[str, float] = field(default_factory=dict)
     examples: tuple[Example, ...] = ()
     worse: tuple[Example, ...] = ()
+    queries: Mapping[str, Item] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +77,7 @@ def collect_material(
     *,
     queries: Sets,
     gallery: Sets,
-    relevant: Mapping[str, Positives],
+    relevant: Relevance,
     old_queries: Sets | None = None,
     new_gallery: Sets | None = None,
     load_image: Callable[[str], Image] | None = None,
@@ -82,7 +93,7 @@ def collect_material(
         evaluation: what was found; its systems are the ones searched.
         queries: the new model's vectors of the queries, one set a modality.
         gallery: the old model's vectors of the gallery, one set a modality.
-        relevant: direction (``text→image``) → query id → ids of the right gallery items.
+        relevant: what is right for what, as in the evaluation.
         old_queries: the old model's vectors of the queries.
         new_gallery: the new model's vectors of the gallery.
         load_image: image id → image; without it images are shown by their ids.
@@ -133,51 +144,65 @@ def _by_modality(sets: Sets | None) -> dict[Modality, Embeddings]:
 def _direction(
     result: DirectionResult,
     sides: Mapping[str, _Side],
-    relevant: Mapping[str, Positives],
+    relevant: Relevance,
     album: Album,
     *,
     count: int,
     seed: int,
 ) -> DirectionMaterial:
     asked, _, stored = result.name.partition("→")
-    reference = next((m for m in sides["new"].queries if m == asked), None)
-    if reference is None or result.name not in relevant:
+    queries = next((s for m, s in sides["new"].queries.items() if m == asked), None)
+    gallery = next((s for m, s in sides["old"].gallery.items() if m == stored), None)
+    judgements = None if queries is None or gallery is None else relevant.judge(queries, gallery)
+    if queries is None or gallery is None or judgements is None:
         raise EvaluationError(
-            f"Every evaluated direction needs its queries and judgements; {result.name} has none here. "
-            f"Given were queries of {', '.join(sides['new'].queries) or 'no modality'} and judgements for "
-            f"{', '.join(relevant) or 'no direction'}."
+            f"Every evaluated direction needs queries, a gallery and judgements; {result.name} lacks one of them. "
+            f"Given were queries of {', '.join(sides['new'].queries) or 'no modality'} and a gallery of "
+            f"{', '.join(sides['old'].gallery) or 'no modality'}: pass what the evaluation was made from."
         )
-    order = sides["new"].queries[reference].ids
-    found: dict[System, Retrieved] = {}
-    for system in result.scores:
-        ask, _, store = system.partition("/")
-        queries = sides[ask].queries.get(reference)
-        gallery = next((s for m, s in sides[store].gallery.items() if m == stored), None)
-        if queries is None or gallery is None:
-            continue
-        rows = queries.locate(order)
-        if (rows < 0).any() or queries.dimension != gallery.dimension:
-            continue
-        ordered = queries.select(rows)
-        if system == "new/old":  # what happens where nobody notices that the spaces differ
-            ordered = Embeddings(ordered.ids, ordered.rows, gallery.space, ordered.modality)
-        found[system] = retrieve(ordered, gallery, relevant[result.name], exclude_same_id=asked == stored)
+    queries = queries.select(judgements.answerable())
+    found = {
+        system: retrieved
+        for system in result.scores
+        if (retrieved := _retrieve(system, queries, gallery.modality, sides, relevant)) is not None
+    }
     if "mapped/old" not in found:
         return DirectionMaterial(curves(found))
     outcome = outcomes(found, result)
-    names, counts = np.unique(outcome, return_counts=True)
-    shares = {str(name): float(n / len(outcome)) for name, n in zip(names, counts, strict=True)}
-    queries = sides["new"].queries[reference]
+    shares = {name: float(np.mean(outcome == name)) for name in OUTCOMES if name in outcome}
     return DirectionMaterial(
         curves(found),
         shares,
         draw_examples(found, queries, outcome, album, count=count, seed=seed),
         worse(found, queries, result, album),
+        {change.id: album.item(queries.modality, change.id) for change in _changes(result)},
     )
 
 
+def _retrieve(
+    system: System, queries: Embeddings, stored: Modality, sides: Mapping[str, _Side], relevant: Relevance
+) -> Retrieved | None:
+    """What one system finds for ``queries``, in their order; None where its vectors are not at hand."""
+    ask, _, store = system.partition("/")
+    asking, gallery = sides[ask].queries.get(queries.modality), sides[store].gallery.get(stored)
+    if asking is None or gallery is None or asking.dimension != gallery.dimension:
+        return None
+    rows = asking.locate(queries.ids)
+    if (rows < 0).any():
+        return None
+    ordered = asking.select(rows)
+    if system == "new/old":  # what happens where nobody notices that the spaces differ
+        ordered = Embeddings(ordered.ids, ordered.rows, gallery.space, ordered.modality)
+    judgements = relevant.judge(ordered, gallery)
+    return None if judgements is None else retrieve(ordered, gallery, judgements)
+
+
+def _changes(result: DirectionResult) -> tuple[QueryChange, ...]:
+    return () if result.flips is None else (*result.flips.worst, *result.flips.best)
+
+
 def _same_items(sides: Mapping[str, _Side]) -> dict[Modality, tuple[Embeddings, Embeddings, Embeddings]]:
-    """Modality → the old, new and mapped vectors of the same items: queries where they are known, else the gallery."""
+    """Modality → old, new and mapped vectors of the same items: queries where they are known, else the gallery."""
     same: dict[Modality, tuple[Embeddings, Embeddings, Embeddings]] = {}
     for modality in ("image", "text"):
         for part in ("queries", "gallery"):

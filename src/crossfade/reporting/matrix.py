@@ -46,7 +46,10 @@ def matrix(direction: DirectionResult) -> tuple[Row, ...]:
     """
     metrics = metric_names(direction)
     return tuple(
-        Row(system, tuple(Cell(m, direction.scores[system].metrics.get(m), _mark(direction, system, m)) for m in metrics))
+        Row(
+            system,
+            tuple(Cell(m, direction.scores[system].metrics.get(m), _mark(direction, system, m)) for m in metrics),
+        )
         for system in present(direction)
     )
 

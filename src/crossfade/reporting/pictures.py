@@ -65,7 +65,13 @@ def draw_pictures(items: Sequence[SameItems], *, seed: int) -> tuple[Picture, ..
     every = np.concatenate([part for stage in stages for pair in laid[stage] for part in pair])
     limits = tuple(float(v) for axis in (0, 1) for v in (every[:, axis].min(), every[:, axis].max()))
     return tuple(
-        Picture(stage, _sets(items, laid[stage]), _joins(laid[stage]), explained, (limits[0], limits[1], limits[2], limits[3]))
+        Picture(
+            stage,
+            _sets(items, laid[stage]),
+            _joins(laid[stage]),
+            explained,
+            (limits[0], limits[1], limits[2], limits[3]),
+        )
         for stage in stages
     )
 

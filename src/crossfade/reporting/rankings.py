@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from crossfade.embeddings.core import Embeddings
+from crossfade.evaluation.relevance import Judgements
 from crossfade.evaluation.result import DirectionResult, System
 from crossfade.evaluation.search import search
 from crossfade.reporting.drawn import Answer, Curve, Example, Ranking
 from crossfade.reporting.systems import PRINCIPAL
 from crossfade.reporting.thumbnails import Album
 
-__all__ = ["Positives", "Retrieved", "curves", "draw_examples", "outcomes", "retrieve", "worse"]
+__all__ = ["OUTCOMES", "Retrieved", "curves", "draw_examples", "outcomes", "retrieve", "worse"]
 
 DEPTH = 100
 SHOWN = 5
+SHOWN_TEXTS = 3  # beneath a query that got worse: texts take more room than images
 MENDED, KEPT, MISSED, BROKEN = "mended", "right in both", "missed by both", "broken"
 FOUND, LOST = "found", "missed"
-
-Positives = Callable[[str], Collection[str]]
-Sides = Mapping[str, Embeddings]
+OUTCOMES = (MENDED, KEPT, BROKEN, MISSED, FOUND, LOST)
 
 
 @dataclass(frozen=True, eq=False)
 class Retrieved:
-    """One system: gallery rows [q, k] best first, which of them are right [q, k], and the first right rank [q] (0: none)."""
+    """One system: gallery rows [q, k], best first; which are right [q, k]; the first right one's rank [q], or 0."""
 
     gallery: Embeddings
     rows: npt.NDArray[np.int64]
@@ -37,16 +37,18 @@ class Retrieved:
     ranks: npt.NDArray[np.int64]
 
 
-def retrieve(queries: Embeddings, gallery: Embeddings, positives: Positives, *, exclude_same_id: bool) -> Retrieved:
-    """Search to :data:`DEPTH` and judge."""
-    depth = min(DEPTH, len(gallery) - exclude_same_id)
-    rows = np.asarray(search(queries, gallery, k=depth, exclude_same_id=exclude_same_id).rows, dtype=np.int64)
-    keys = [
-        query * len(gallery) + gallery.locate(sorted(set(positives(identifier))))
-        for query, identifier in enumerate(queries.ids.tolist())
-    ]
-    wanted = np.concatenate([k[k >= query * len(gallery)] for query, k in enumerate(keys)])
-    right = np.isin(rows + np.arange(len(rows))[:, None] * len(gallery), wanted) & (rows >= 0)
+def retrieve(queries: Embeddings, gallery: Embeddings, judgements: Judgements) -> Retrieved:
+    """Search to :data:`DEPTH` and judge.
+
+    Args:
+        queries: q vectors.
+        gallery: in the same space.
+        judgements: of these q queries in this gallery.
+    """
+    depth = min(DEPTH, len(gallery))
+    rows = search(queries, gallery, k=depth, exclude_same_id=bool((judgements.own >= 0).any())).rows
+    right = np.stack([np.isin(row, judgements.targets[query]) for query, row in enumerate(rows)])
+    right &= (rows >= 0) & (rows != judgements.own[:, None])
     ranks = np.where(right.any(axis=1), right.argmax(axis=1) + 1, 0)
     return Retrieved(gallery, rows, right, ranks)
 
@@ -80,7 +82,7 @@ def draw_examples(
 ) -> tuple[Example, ...]:
     """``count`` queries drawn at random, evenly from the outcomes that occur."""
     generator = np.random.default_rng(seed)
-    groups = [np.flatnonzero(outcome == name) for name in (MENDED, KEPT, MISSED, BROKEN, FOUND, LOST)]
+    groups = [np.flatnonzero(outcome == name) for name in OUTCOMES]
     shuffled = [generator.permutation(group).tolist() for group in groups if len(group)]
     chosen: list[int] = []
     turns = max((len(group) for group in shuffled), default=0)
@@ -89,8 +91,7 @@ def draw_examples(
         if len(chosen) >= count:
             break
     chosen = chosen[:count]
-    order = [name for name in (MENDED, KEPT, MISSED, BROKEN, FOUND, LOST)]
-    chosen.sort(key=lambda query: (order.index(str(outcome[query])), query))
+    chosen.sort(key=lambda query: (OUTCOMES.index(str(outcome[query])), query))
     return tuple(_example(found, queries, q, str(outcome[q]), album, shown=SHOWN) for q in chosen)
 
 
@@ -101,7 +102,8 @@ def worse(
     if direction.flips is None:
         return ()
     rows = queries.locate([change.id for change in direction.flips.worst])
-    return tuple(_example(found, queries, int(q), BROKEN, album, shown=SHOWN) for q in rows if q >= 0)
+    shown = SHOWN if found["mapped/old"].gallery.modality == "image" else SHOWN_TEXTS
+    return tuple(_example(found, queries, int(q), BROKEN, album, shown=shown) for q in rows if q >= 0)
 
 
 def _example(

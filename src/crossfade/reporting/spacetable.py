@@ -34,7 +34,9 @@ def space_rows(evaluation: Evaluation) -> tuple[SpaceRow, ...]:
     """The fingerprint first, then every field."""
     old, new = evaluation.target, evaluation.source
     rows = [SpaceRow("fingerprint", fingerprint(old) or "—", fingerprint(new) or "—")]
-    rows += [SpaceRow(f.name.replace("_", " "), _words(old.get(f.name)), _words(new.get(f.name))) for f in fields(Space)]
+    rows += [
+        SpaceRow(f.name.replace("_", " "), _words(old.get(f.name)), _words(new.get(f.name))) for f in fields(Space)
+    ]
     return tuple(rows)
 
 

@@ -21,8 +21,8 @@ def write_report(
 
     Args:
         evaluation: what was found.
-        path: a folder, which gets ``report.html``, ``report.md`` and ``report.json``; or the name of an .html file, beside
-            which the .md and .json of the same name are put.
+        path: a folder, which gets ``report.html``, ``report.md`` and ``report.json``; or the name of an .html file,
+            beside which the .md and .json of the same name are put.
         material: what is shown beside the numbers.
         title: by default the two models' names.
 

@@ -28,8 +28,9 @@ def cosine_histogram(cosines: Cosines) -> str:
     parts.append(_steps(cosines.edges, cosines.matching, x, y, tone))
     parts += _means(cosines, x, tone)
     label = (
-        f"Cosine similarity of {cosines.title} {cosines.stage} the map: matching pairs {cosines.means[0]:.2f} on average, "
-        f"random pairs {cosines.means[1]:.2f}; a matching pair is the more similar one in {cosines.separation:.0%} of cases"
+        f"Cosine similarity of {cosines.title} {cosines.stage} the map: matching pairs {cosines.means[0]:.2f} "
+        f"on average, random pairs {cosines.means[1]:.2f}; a matching pair is the more similar one "
+        f"in {cosines.separation:.0%} of cases"
     )
     return figure(parts, width=WIDTH, height=HEIGHT, label=label)
 
@@ -44,19 +45,21 @@ def _steps(edges: Sequence[float], shares: Sequence[float], x: Scale, y: Scale, 
 
 
 def _means(cosines: Cosines, x: Scale, tone: str) -> list[str]:
-    """A dashed line at each mean, named above; the two names lean away from each other."""
+    """A dashed line at each mean, named above; the names lean outwards, and one is raised where they would meet."""
     parts = []
     matching, random = cosines.means
-    lean = ("start", "end") if matching >= random else ("end", "start")
-    named = ((matching, tone, "matching", lean[0]), (random, "old", "random", lean[1]))
-    for mean, colour, word, anchor in named:
-        at = x(mean)
-        room = 96
-        side = "start" if at < LEFT + room else "end" if at > RIGHT - room else anchor
-        line = element("line", {"x1": at, "x2": at, "y1": TOP - 6, "y2": BOTTOM, "class": "mean"})
-        clash = abs(x(matching) - x(random)) < 190 and side != anchor
-        words = f"{word} {mean:.2f}".replace("-", "−")
-        shift = 0 if side == "start" else 0
-        name = text(words, at + shift, TOP - 24 if clash else TOP - 11, style="end", anchor=side)
+    taken: list[tuple[float, float]] = []
+    for mean, colour, word, outward in (
+        (random, "old", "random", random > matching),
+        (matching, tone, "matching", matching >= random),
+    ):
+        at, words = x(mean), f"{word} {mean:.2f}".replace("-", "−")
+        room = 7.0 * len(words)
+        right = outward if LEFT + room < at < RIGHT - room else at <= LEFT + room
+        span = (at, at + room) if right else (at - room, at)
+        clash = any(span[0] < end and start < span[1] for start, end in taken)
+        taken.append(span)
+        line = element("line", {"x1": at, "x2": at, "y1": TOP - (20 if clash else 6), "y2": BOTTOM, "class": "mean"})
+        name = text(words, at, TOP - (24 if clash else 10), style="end", anchor="start" if right else "end")
         parts.append(element("g", {"class": f"tone-{colour}"}, line + name))
     return parts

@@ -13,7 +13,7 @@ from crossfade.reporting.systems import STYLES
 __all__ = ["recall_curves"]
 
 WIDTH, HEIGHT = 480, 320
-LEFT, RIGHT, TOP, BOTTOM = 40, 366, 14, 282
+LEFT, RIGHT, TOP, BOTTOM = 34, 342, 14, 282
 SHOWN_CUTOFFS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 

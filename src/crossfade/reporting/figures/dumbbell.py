@@ -51,6 +51,4 @@ def dumbbell(estimates: Mapping[System, Estimate], *, low: float, high: float) -
 
 def _line(a: float, b: float, style: str) -> str:
     middle = HEIGHT / 2
-    return element(
-        "line", {"x1": f"{number(a)}%", "x2": f"{number(b)}%", "y1": middle, "y2": middle, "class": style}
-    )
+    return element("line", {"x1": f"{number(a)}%", "x2": f"{number(b)}%", "y1": middle, "y2": middle, "class": style})

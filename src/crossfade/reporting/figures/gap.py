@@ -15,9 +15,11 @@ from crossfade.reporting.systems import PRINCIPAL, STYLES
 
 __all__ = ["gap_bar"]
 
-HEIGHT = 168
-AXIS = 92
-BAND = 10
+HEIGHT = 206
+AXIS = 98
+BAND = 8
+LEVEL = 14
+"""Pixels between the bar and the line of an interval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,7 @@ class _Stop:
     estimate: Estimate
     above: bool
     anchor: str
+    level: int
 
 
 def gap_bar(estimates: Mapping[System, Estimate], *, metric: str) -> str:
@@ -61,11 +64,14 @@ def gap_bar(estimates: Mapping[System, Estimate], *, metric: str) -> str:
 def _stops(known: Sequence[tuple[System, Estimate]]) -> list[_Stop]:
     """Old and new are named above the bar, leaning outwards; mapped below it."""
     ends = [estimate.value for system, estimate in known if system != "mapped/old"]
-    stops = []
+    stops: list[_Stop] = []
     for system, estimate in known:
         below = system == "mapped/old"
         outer = "end" if estimate.value == min(ends, default=0) and len(ends) > 1 else "start"
-        stops.append(_Stop(system, estimate, not below, "middle" if below else outer))
+        level = LEVEL if below else -LEVEL
+        if any(s.level == level and s.estimate.low < estimate.high and estimate.low < s.estimate.high for s in stops):
+            level -= 6
+        stops.append(_Stop(system, estimate, not below, "middle" if below else outer, level))
     return stops
 
 
@@ -75,7 +81,7 @@ def _axis(scale: Scale) -> str:
         if tick < 0 or tick > 1 or not 4 < scale(tick) < 96:
             continue
         place = _at(scale(tick))
-        parts.append(element("line", {"x1": place, "x2": place, "y1": AXIS - 22, "y2": AXIS + 22, "class": "grid"}))
+        parts.append(element("line", {"x1": place, "x2": place, "y1": AXIS - 24, "y2": AXIS + 18, "class": "grid"}))
         parts.append(text(f"{100 * tick:g}", place, HEIGHT - 4, style="tick", anchor="middle"))
     return "".join(parts)
 
@@ -94,26 +100,20 @@ def _bar(a: float, b: float, style: str) -> str:
     left, right = min(a, b), max(a, b)
     return element(
         "rect",
-        {"x": _at(left), "width": _at(right - left), "y": AXIS - BAND / 2, "height": BAND, "class": style},
+        {"x": _at(left), "width": _at(right - left), "y": AXIS - BAND / 2, "height": BAND, "rx": 2, "class": style},
     )
 
 
 def _stop(stop: _Stop, scale: Scale) -> str:
     tone, value = STYLES[stop.system].tone, stop.estimate
     place = _at(scale(value.value))
-    parts = [
-        element(
-            "line",
-            {"x1": _at(scale(value.low)), "x2": _at(scale(value.high)), "y1": AXIS, "y2": AXIS, "class": "whisker"},
-        )
-    ]
-    for bound in (value.low, value.high):
-        x = _at(scale(bound))
-        parts.append(element("line", {"x1": x, "x2": x, "y1": AXIS - 6, "y2": AXIS + 6, "class": "whisker"}))
+    level = AXIS + stop.level
+    span: dict[str, str | int | float] = {"x1": _at(scale(value.low)), "x2": _at(scale(value.high)), "class": "span"}
+    parts = [element("line", {**span, "y1": level, "y2": level})]
     parts.append(element("circle", {"cx": place, "cy": AXIS, "r": 7, "class": "dot"}))
-    name, figure, bounds = (20, 44, 61) if stop.above else (AXIS + 62, AXIS + 33, AXIS + 48)
+    name, figure, bounds = (16, 40, 57) if stop.above else (AXIS + 36, AXIS + 60, AXIS + 77)
     if stop.above:
-        parts.append(element("line", {"x1": place, "x2": place, "y1": 66, "y2": AXIS - 8, "class": "leader"}))
+        parts.append(element("line", {"x1": place, "x2": place, "y1": 63, "y2": AXIS - 8, "class": "leader"}))
     parts.append(text(STYLES[stop.system].short, place, name, style="name", anchor=stop.anchor))
     parts.append(text(percent(value.value), place, figure, style="big", anchor=stop.anchor))
     parts.append(text(interval(value), place, bounds, style="bounds", anchor=stop.anchor))

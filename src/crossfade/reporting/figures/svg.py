@@ -1,4 +1,4 @@
-"""The few SVG elements that the figures are written with. Colours are CSS classes, so that they follow light and dark."""
+"""The few SVG elements that the figures are written with; colours are CSS classes and follow light and dark."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ def text(words: str, x: Value, y: Value, *, style: str = "", anchor: str = "star
 def polyline(xs: Sequence[float], ys: Sequence[float], *, style: str) -> str:
     """A line through points."""
     return element(
-        "polyline", {"points": " ".join(f"{number(x)},{number(y)}" for x, y in zip(xs, ys, strict=True)), "class": style}
+        "polyline",
+        {"points": " ".join(f"{number(x)},{number(y)}" for x, y in zip(xs, ys, strict=True)), "class": style},
     )
 
 
@@ -73,7 +74,7 @@ def nice_ticks(low: float, high: float, *, about: int = 5) -> tuple[float, ...]:
 
 
 def spread(places: Sequence[float], *, gap: float, low: float, high: float) -> tuple[float, ...]:
-    """Move labels apart until neighbours are ``gap`` apart, keeping their order and staying between ``low`` and ``high``."""
+    """Move labels until neighbours are ``gap`` apart, in their order and between ``low`` and ``high``."""
     order = sorted(range(len(places)), key=lambda i: places[i])
     moved = [min(max(places[i], low), high) for i in order]
     for i in range(1, len(moved)):

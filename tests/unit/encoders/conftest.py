@@ -1,0 +1,22 @@
+"""Checkpoints on disk, made once a session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import checkpoints
+import pytest
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a tiny checkpoint by the name of its function in ``checkpoints``."""
+    made: dict[str, Path] = {}
+
+    def get(kind: str) -> Path:
+        if kind not in made:
+            made[kind] = getattr(checkpoints, kind)(tmp_path_factory.mktemp(kind) / f"tiny-{kind}")
+        return made[kind]
+
+    return get

@@ -1,0 +1,54 @@
+"""The documentation says what the code does: the examples run, the generated pages are current, the links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+
+
+def python_blocks(page: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+
+
+def test_the_readme_example_runs(tmp_path: Path) -> None:
+    (example,) = python_blocks(ROOT / "README.md")
+    lines = [line for line in example.splitlines() if line.strip()]
+    assert len(lines) <= 10
+    done = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "compatible" in done.stdout
+
+
+def test_generated_pages_are_current() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "docs" / "generate.py"), "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_relative_links_lead_to_files(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)\)", page.read_text(encoding="utf-8")):
+        if "://" not in target and not target.startswith("mailto:"):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
+
+
+def test_every_method_is_on_the_page_that_helps_to_choose() -> None:
+    from crossfade.methods import METHODS
+
+    page = (ROOT / "docs" / "choose-a-method.md").read_text(encoding="utf-8")
+    assert not [name for name in METHODS if f"`{name}`" not in page]
+
+
+def test_every_verb_is_in_the_command_line_reference() -> None:
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    verbs = {path.stem for path in (ROOT / "src" / "crossfade" / "cli").glob("*.py") if "NAME = " in path.read_text()}
+    assert len(verbs) >= 9
+    assert not [verb for verb in verbs if f"## crossfade {verb}" not in page]
