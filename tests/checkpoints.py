@@ -1,4 +1,4 @@
-"""Tiny real checkpoints with random weights, saved as their authors' tools save them: every format that the encoders read."""
+"""Tiny real checkpoints with random weights, in the formats that the encoders read, saved by their own libraries."""
 
 from __future__ import annotations
 
@@ -8,7 +8,24 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-WORDS = "a the of red green blue small large cat dog tree house black white runs sits on".split()
+WORDS = [
+    "a",
+    "the",
+    "of",
+    "red",
+    "green",
+    "blue",
+    "small",
+    "large",
+    "cat",
+    "dog",
+    "tree",
+    "house",
+    "black",
+    "white",
+    "runs",
+]
+WORDS += ["sits", "on"]
 SENTENCES = (
     "a cat",
     "the small red dog runs on the large green tree",

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import pytest
 import worlds
+from hypothesis import settings
+
+settings.register_profile("crossfade", deadline=None)  # how long one example takes depends on who else is computing
+settings.load_profile("crossfade")
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """The glyphs as arrays, batches of them, and the distortions that stand in for typefaces nobody has drawn.
 
-Everything fits in memory: about 41,000 training rasters of 40 x 40 bytes. A batch is characters, not images: each character
-comes once, in several seen typefaces where it has them, so that no two captions of a batch are the same.
+Everything fits in memory: about 41,000 training rasters of 40 x 40 bytes. A batch is characters, not images: each
+character comes once, in several seen typefaces where it has them, so that no two captions of a batch are the same.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Generator, Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 from crossfade.datasets.glyphs import Glyphs, Split
 
@@ -80,7 +80,7 @@ def draw_batch(
 
 def look_alikes(vectors: Tensor, *, count: int) -> Tensor:
     """The rows nearest to each of the vectors [n, d] by cosine, without itself: [n, count]."""
-    unit = F.normalize(vectors, dim=-1)
+    unit = functional.normalize(vectors, dim=-1)
     similarity = unit @ unit.T
     similarity.fill_diagonal_(-1)
     return similarity.topk(min(count, len(vectors) - 1)).indices
@@ -114,9 +114,9 @@ def distort(pixels: Tensor, *, strength: float, generator: Generator) -> Tensor:
     turn = torch.stack([cosine, -sine, sine, cosine], 1).view(n, 2, 2)
     shape = torch.stack([stretch, slant, torch.zeros(n), 1 / stretch], 1).view(n, 2, 2)
     affine = torch.cat([scale.view(n, 1, 1) * turn @ shape, spread(2, 1, by=0.06)], 2)
-    grid = F.affine_grid(affine, list(ink.shape), align_corners=False)
-    warp = F.interpolate(spread(2, 5, 5, by=0.08), size=ink.shape[-2:], mode="bicubic", align_corners=True)
-    moved = F.grid_sample(ink, grid + warp.permute(0, 2, 3, 1), align_corners=False)
+    grid = functional.affine_grid(affine, list(ink.shape), align_corners=False)
+    warp = functional.interpolate(spread(2, 5, 5, by=0.08), size=ink.shape[-2:], mode="bicubic", align_corners=True)
+    moved = functional.grid_sample(ink, grid + warp.permute(0, 2, 3, 1), align_corners=False)
     return 1 - moved.squeeze(1).clamp(0, 1)
 
 
@@ -124,8 +124,8 @@ def _reweigh(ink: Tensor, *, strength: float, generator: Generator) -> Tensor:
     """A third of the glyphs bolder, a third thinner, a third blurred, each by a random amount; ink is [n, 1, s, s]."""
     kind = torch.randint(3, (len(ink), 1, 1, 1), generator=generator)
     amount = torch.rand(len(ink), 1, 1, 1, generator=generator) * strength
-    bolder = F.max_pool2d(ink, 3, stride=1, padding=1)
-    blurred = F.avg_pool2d(ink, 3, stride=1, padding=1)
-    thinner = torch.maximum(-F.max_pool2d(-ink, 3, stride=1, padding=1), 0.6 * blurred)
+    bolder = functional.max_pool2d(ink, 3, stride=1, padding=1)
+    blurred = functional.avg_pool2d(ink, 3, stride=1, padding=1)
+    thinner = torch.maximum(-functional.max_pool2d(-ink, 3, stride=1, padding=1), 0.6 * blurred)
     other = torch.where(kind == 0, bolder, torch.where(kind == 1, thinner, blurred))
     return torch.lerp(ink, other, amount)

@@ -1,7 +1,8 @@
 """Recall of the saved encoders on the two held-out splits, loaded the way a user loads them.
 
-Text to image, a caption is a hit at k if any image of its character is among the k images nearest to it, of all images of the
-split. Image to text, an image is a hit at k if its caption is among the k captions nearest to it, of all captions of the split.
+Text to image, a caption is a hit at k if any image of its character is among the k images nearest to it, of all images
+of the split. Image to text, an image is a hit at k if its caption is among the k captions nearest to it, of all
+captions of the split.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 from PIL import features
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 from transformers import AutoModel, AutoProcessor
 
 from crossfade.datasets.base import ImageItem
@@ -83,12 +84,12 @@ def _recalls(folder: Path, split: Split, *, split_seed: int) -> Recalls:
 
 def _image_vectors(model: Any, processor: Any, items: Sequence[ImageItem]) -> Tensor:
     inputs = processor(images=[item.load() for item in items], return_tensors="pt")
-    return F.normalize(model.get_image_features(**inputs).pooler_output, dim=-1)
+    return functional.normalize(model.get_image_features(**inputs).pooler_output, dim=-1)
 
 
 def _text_vectors(model: Any, processor: Any, names: list[str]) -> Tensor:
     inputs = processor(text=names, padding=True, truncation=True, return_tensors="pt")
-    return F.normalize(model.get_text_features(**inputs).pooler_output, dim=-1)
+    return functional.normalize(model.get_text_features(**inputs).pooler_output, dim=-1)
 
 
 def _recall(similarity: Tensor, right: Tensor, *, k: int) -> float:

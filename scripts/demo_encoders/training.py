@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 from transformers import CLIPModel, CLIPTokenizer
 
 from demo_encoders.data import Rasters, as_pixel_values, distort, draw_batch, look_alikes
@@ -96,16 +96,16 @@ def train(recipe: Recipe, *, checkpoint: Path | None) -> Trained:
 
 def _contrastive(image: Tensor, text: Tensor, scale: Tensor, *, views: int) -> tuple[Tensor, Tensor]:
     """L_image and L_text of images [views * c, d] and texts [c, d]."""
-    logits = scale * F.normalize(image.float(), dim=-1) @ F.normalize(text.float(), dim=-1).T
+    logits = scale * functional.normalize(image.float(), dim=-1) @ functional.normalize(text.float(), dim=-1).T
     own = torch.arange(len(text)).repeat(views)
     of_text = logits.log_softmax(0).view(views, len(text), len(text)).diagonal(dim1=1, dim2=2)
-    return F.cross_entropy(logits, own), -of_text.logsumexp(0).mean()
+    return functional.cross_entropy(logits, own), -of_text.logsumexp(0).mean()
 
 
 def _classification(state: Tensor, classes: Tensor, character: Tensor, *, scale: float) -> Tensor:
     """L_class of pooled states [n, w] against all classes [characters, w]."""
-    cosine = F.normalize(state.float(), dim=-1) @ F.normalize(classes, dim=-1).T
-    return F.cross_entropy(scale * cosine, character)
+    cosine = functional.normalize(state.float(), dim=-1) @ functional.normalize(classes, dim=-1).T
+    return functional.cross_entropy(scale * cosine, character)
 
 
 def _pace(step: int, recipe: Recipe) -> float:
@@ -119,9 +119,7 @@ def _optimizers(model: CLIPModel, classes: nn.Parameter, recipe: Recipe) -> list
     others = [p for p in model.parameters() if id(p) not in ids]
     model.logit_scale.data.fill_(math.log(1 / 0.07))  # CLIP's start
     return [
-        torch.optim.Muon(
-            inner, lr=recipe.muon_rate, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw"
-        ),
+        torch.optim.Muon(inner, lr=recipe.muon_rate, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW([*others, classes], lr=recipe.adam_rate, weight_decay=0.01, betas=(0.9, 0.98)),
     ]
 

@@ -225,8 +225,9 @@ class _Run:
                 "NaN, for "
                 f"the batch that begins with {part[0][0].id!r}. Use dtype float32, or another model."
             )
+        metadata = [self.columns.checked(item) for item, _ in part]
         self.ids += [item.id for item, _ in part]
-        self.metadata += [self.columns.checked(item) for item, _ in part]
+        self.metadata += metadata
         self.vectors.append(np.asarray(vectors, dtype=np.float32))
         self.encoded += len(part)
 

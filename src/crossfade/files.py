@@ -79,13 +79,17 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         if path.exists():
             retired = temporary.with_suffix(".old")
             os.replace(path, retired)
-            os.replace(temporary, path)
-            shutil.rmtree(retired) if retired.is_dir() else retired.unlink()
+            try:
+                os.replace(temporary, path)
+            except BaseException:
+                os.replace(retired, path)
+                raise
+            shutil.rmtree(retired, ignore_errors=True) if retired.is_dir() else retired.unlink()
         else:
             os.replace(temporary, path)
     except OSError as error:
-        if isinstance(error, StorageError):
-            raise
+        if isinstance(error, StorageError) and temporary is not None:  # name the place that the user named
+            raise StorageError(str(error).replace(str(temporary), str(path))) from error
         raise StorageError(
             f"{path} could not be written: {error.strerror or error}. Nothing was changed; free some space or choose "
             "another place."
@@ -120,9 +124,18 @@ def read_json(path: Path) -> Any:
 
 
 def write_npy(path: Path, array: npt.NDArray[Any]) -> None:
-    """Write an array as .npy, in one step."""
+    """Write an array as .npy, in one step.
+
+    Raises:
+        StorageError: it could not be written; ``path`` is as it was.
+        UnsafeFormat: it holds Python objects, which only pickle could store.
+    """
+    if array.dtype.hasobject:
+        raise UnsafeFormat(f"{path} cannot hold Python objects, which only pickle could store. Convert them first.")
     with atomic_file(path) as temporary, open(temporary, "wb") as file:
-        np.lib.format.write_array(file, array, allow_pickle=False)
+        contiguous = np.ascontiguousarray(array).reshape(array.shape)
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(contiguous))
+        file.write(contiguous.reshape(-1).view(np.uint8).data)  # unlike tofile, this says why it fails
 
 
 def read_npy(path: Path, *, memory_map: bool = True) -> npt.NDArray[Any]:

@@ -4,6 +4,7 @@ import inspect
 import re
 
 import pytest
+
 from crossfade import errors
 
 

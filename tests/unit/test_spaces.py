@@ -7,10 +7,11 @@ import sys
 from typing import Any
 
 import pytest
-from crossfade.errors import ConfigError, FormatError, SpaceMismatch
-from crossfade.spaces import MODALITIES, Space, require_same
 from hypothesis import given
 from hypothesis import strategies as st
+
+from crossfade.errors import ConfigError, FormatError, SpaceMismatch
+from crossfade.spaces import MODALITIES, Space, require_same
 
 CLIP = Space(
     model="openai/clip-vit-base-patch32",
@@ -54,6 +55,8 @@ def test_the_fingerprint_never_changes() -> None:
     """Stored vectors carry it: a change here makes every artifact that exists a stranger."""
     assert CLIP.fingerprint == "6dbe9de2bf5e"
     assert Space(model="m", dimension=1).fingerprint == "d8765d3bbbe8"
+    other = Space(model="modèle/漢字", dimension=7, metric="l2", normalized=False, modalities=("text",))
+    assert other.fingerprint == "fd4d2bbe68d1"
 
 
 def test_the_fingerprint_is_the_same_in_another_process() -> None:
@@ -103,7 +106,14 @@ def test_equal_dimensions_do_not_make_one_space() -> None:
     require_same(a, a, what="The queries")
     with pytest.raises(SpaceMismatch) as caught:
         require_same(a, b, what="The queries", hint="Fit an adapter.")
-    for part in ("The queries", a.fingerprint, b.fingerprint, "all-MiniLM-L6-v2", "bge-small-en-v1.5", "Fit an adapter."):
+    for part in (
+        "The queries",
+        a.fingerprint,
+        b.fingerprint,
+        "all-MiniLM-L6-v2",
+        "bge-small-en-v1.5",
+        "Fit an adapter.",
+    ):
         assert part in str(caught.value)
 
 

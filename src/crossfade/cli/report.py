@@ -24,11 +24,9 @@ def command(
 
     The pictures that need vectors and images are drawn by evaluate --data DATA --out OUT.
     """
-    from crossfade.evaluation.result import Evaluation
-    from crossfade.files import read_json
-    from crossfade.reporting import write_report
+    from crossfade.reporting import read_report, write_report
 
-    written = write_report(Evaluation.from_dict(read_json(evaluation)), out, title=title)
+    written = write_report(read_report(evaluation), out, title=title)
     if json_:
         print_json({"report": str(written)})
     else:

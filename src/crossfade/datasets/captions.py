@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 from crossfade.datasets.base import Dataset, ImageItem, Link, TextItem, Value
 from crossfade.datasets.images import ImageFile
@@ -62,6 +62,7 @@ class _CaptionFile(Dataset):
             yield from (Link(name, one.id) for name, _ in one.captions)
 
 
+@final
 @dataclass(frozen=True)
 class KarpathyCaptions(_CaptionFile):
     """``dataset_coco.json``, ``dataset_flickr8k.json`` or ``dataset_flickr30k.json``.
@@ -150,6 +151,7 @@ class KarpathyCaptions(_CaptionFile):
             return frozenset()
 
 
+@final
 @dataclass(frozen=True)
 class CocoCaptions(_CaptionFile):
     """COCO's caption annotations (``captions_val2017.json``), and nocaps validation, which has the same form.
@@ -195,9 +197,8 @@ class CocoCaptions(_CaptionFile):
                     captions.setdefault(one["image_id"], []).append((str(one.get("id", number)), one["caption"]))
         except (KeyError, TypeError, AttributeError) as error:
             raise DatasetError(
-                f"Every annotation of {self.path} must have 'image_id' and 'caption'; {one!r:.200} has not "
-                f"({error}). These may be "
-                "COCO's instances: open its captions."
+                f"Every annotation of {self.path} must have 'image_id' and 'caption'; {one!r:.200} has not ({error}). "
+                "These may be COCO's instances: open its captions."
             ) from error
         return document["images"], captions
 
@@ -211,16 +212,17 @@ class CocoCaptions(_CaptionFile):
     def _photographs(self) -> list[_Photograph]:
         images, captions = self._annotated
         root = self.image_root or self.path.parent
-        domains = self._domains
         try:
+            domains = [str(image.get("domain") or self._domains.get(image["id"], "")) for image in images]
+            known = any(domains)
             return [
                 _Photograph(
                     image["file_name"],
                     root / image["file_name"],
                     tuple(captions.get(image["id"], ())),
-                    {"domain": domain} if (domain := image.get("domain") or domains.get(image["id"])) else {},
+                    {"domain": domain} if known else {},
                 )
-                for image in images
+                for image, domain in zip(images, domains, strict=True)
             ]
         except (KeyError, TypeError, AttributeError) as error:
             raise DatasetError(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import final
 
 from crossfade.datasets.base import Dataset, ImageItem, Link, TextItem
 from crossfade.datasets.images import IMAGE_SUFFIXES, ImageFile, image_suffix
@@ -16,6 +17,7 @@ from crossfade.errors import DatasetError
 __all__ = ["ImageFiles", "list_files"]
 
 
+@final
 @dataclass(frozen=True)
 class ImageFiles(Dataset):
     """Every image below a folder, sorted by path; an image's id is its path below the folder.

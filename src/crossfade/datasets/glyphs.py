@@ -1,7 +1,7 @@
 """The built-in data set: printed characters and their Unicode names, with nothing to download.
 
-Matplotlib carries the DejaVu and STIX typefaces, Python carries the Unicode character names. An image is one character in
-one typeface; its caption is the character's name, such as ``BLACK CHESS KNIGHT``::
+Matplotlib carries the DejaVu and STIX typefaces, Python carries the Unicode character names. An image is one character
+in one typeface; its caption is the character's name, such as ``BLACK CHESS KNIGHT``::
 
     image id  glyph/0416/DejaVuSans-Bold   metadata: typeface, script, label (the code point, hexadecimal)
     text id   name/0416                    metadata: script
@@ -17,12 +17,13 @@ split                  characters                          typefaces
 ``unseen-characters``  held out                            all, seen and unseen
 =====================  ==================================  =========================
 
-A character is held out, and is part of a ``share`` of the training set, by a SHA-256 of its code point and the seed: the
-splits depend on no order, and a smaller share is a subset of a larger one. A character that no seen typeface has is in no
-split unless it is held out.
+A character is held out, and is part of a ``share`` of the training set, by a SHA-256 of its code point and the seed:
+the splits depend on no order, and a smaller share is a subset of a larger one. A character that no seen typeface has is
+in no split unless it is held out.
 
-The task is a real one, with real ambiguities that are left in: every image is scaled to fill its frame, so that some case
-pairs (Cyrillic ZHE and zhe) and many homoglyphs (Latin A, Greek ALPHA, Cyrillic A) have nearly or exactly the same image.
+The task is a real one, with real ambiguities that are left in: every image is scaled to fill its frame, so that some
+case pairs (Cyrillic ZHE and zhe) and many homoglyphs (Latin A, Greek ALPHA, Cyrillic A) have nearly or exactly the same
+image.
 
 Rendering is deterministic for one version of FreeType; its pixels may differ a little between versions.
 """
@@ -73,10 +74,13 @@ _MARGIN = 1 / 16  # of the frame, left white on each side of the glyph
 _OVERSAMPLING = 4  # a glyph is drawn at this many frame sizes per em, then reduced
 _INDEX_EM = 24  # pixels per em at which a glyph is tested for ink
 _UNASSIGNED = "\U0010ffff"  # a noncharacter, which every typeface draws as .notdef
-_SCRIPTS = frozenset(
-    "ARABIC ARMENIAN BRAILLE CANADIAN COPTIC CYRILLIC GEORGIAN GREEK HEBREW LAO LATIN LISU NKO OGHAM RUNIC TIFINAGH "
-    "MATHEMATICAL MODIFIER COMBINING BOX DOMINO PLAYING CIRCLED APL TETRAGRAM HEXAGRAM".split()
-)
+# fmt: off
+_SCRIPTS = frozenset([
+    "ARABIC", "ARMENIAN", "BRAILLE", "CANADIAN", "COPTIC", "CYRILLIC", "GEORGIAN", "GREEK", "HEBREW", "LAO", "LATIN",
+    "LISU", "NKO", "OGHAM", "TIFINAGH", "MATHEMATICAL", "MODIFIER", "COMBINING", "BOX", "DOMINO", "PLAYING", "CIRCLED",
+    "APL", "TETRAGRAM", "HEXAGRAM",
+])
+# fmt: on
 _SCRIPT_OF_CATEGORY = {"L": "LETTER", "M": "COMBINING", "N": "NUMBER", "P": "PUNCTUATION", "Sm": "MATHEMATICAL"}
 
 

@@ -107,8 +107,7 @@ def _refuse_bomb(image: Image, name: str) -> None:
     if limit is not None and image.width * image.height > limit:
         raise CorruptItem(
             f"The image {name} must have at most {limit} pixels and has {image.width} × {image.height}: it may be a "
-            "decompression "
-            "bomb. Shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it."
+            "decompression bomb. Shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it."
         )
 
 

@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import final
 
 from crossfade.datasets.base import Dataset, ImageItem, Link, TextItem, Value
 from crossfade.datasets.columns import IMAGE_COLUMNS, choose_column, row_id
 from crossfade.datasets.folders import list_files
 from crossfade.datasets.images import IMAGE_SUFFIXES, ImageFile
+from crossfade.datasets.metadata import typed
 from crossfade.datasets.parquet import BinaryCell, PackedImage
 from crossfade.datasets.rows import Row, RowSource
 from crossfade.errors import ConfigError, DatasetError
@@ -33,6 +35,7 @@ def class_text(template: str, name: str) -> str:
     return template.replace("{}", name)
 
 
+@final
 @dataclass(frozen=True)
 class ImageFolder(Dataset):
     """``PATH/CLASS/….jpg``: an image's label is the subfolder that it is in; its id is its path below ``PATH``.
@@ -86,6 +89,7 @@ class ImageFolder(Dataset):
         return files
 
 
+@final
 @dataclass(frozen=True)
 class LabelledParquet(Dataset):
     """Parquet with image bytes and labels.
@@ -120,6 +124,7 @@ class LabelledParquet(Dataset):
     def images(self) -> Iterator[ImageItem]:
         """Every image in the order of the file; the other columns are metadata, too."""
         image, identity = self._columns
+        columns = self._source.metadata(used=(image, identity, self.label))
         for row in self._source.rows(images=image):
             name = row_id(row, identity)
             cell = row.values[image]
@@ -127,8 +132,7 @@ class LabelledParquet(Dataset):
                 raise DatasetError(
                     f"The column {image!r} of {self.path} must hold image bytes. Open a table of paths as parquet."
                 )
-            metadata: dict[str, Value] = self._source.metadata(row, used=(image, identity, self.label))
-            yield ImageItem(name, PackedImage(cell, name), {**metadata, "label": self._label(row)})
+            yield ImageItem(name, PackedImage(cell, name), {**typed(row.values, columns), "label": self._label(row)})
 
     def texts(self) -> Iterator[TextItem]:
         """One text a class where there is a template, in the order in which the classes first come; otherwise none."""

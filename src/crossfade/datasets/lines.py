@@ -37,8 +37,7 @@ def decode(data: bytes, *, source: str, line: int = 1, offset: int = 0) -> str:
         where = line + data.count(b"\n", 0, error.start)
         raise DatasetError(
             f"{source} must be UTF-8, and line {where} is not (byte 0x{data[error.start]:02x} at offset "
-            f"{offset + error.start}). "
-            f"Convert it, for example with: iconv -f {guess} -t UTF-8 OLD > NEW"
+            f"{offset + error.start}). Convert it, for example with: iconv -f {guess} -t UTF-8 OLD > NEW"
         ) from error
 
 
@@ -54,8 +53,7 @@ def parse_json(text: str, *, source: str, line: int | None = None) -> Any:
         at = line if line is not None else getattr(error, "lineno", 1)
         raise DatasetError(
             f"{source} must hold JSON, and line {at} is not ({error}). Mend that line; if it is the last one, the "
-            "file may be "
-            "truncated: copy it again."
+            "file may be truncated: copy it again."
         ) from error
 
 

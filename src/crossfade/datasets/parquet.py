@@ -3,7 +3,6 @@ asked for."""
 
 from __future__ import annotations
 
-import math
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -65,20 +64,20 @@ class ParquetTable:
         kind = self._open().schema_arrow.field(column).type
         if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
             return BinaryColumn(self.path, f"{column}.bytes", nested=True)
-        is_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
-        return BinaryColumn(self.path, column, nested=False) if is_bytes else None
+        return BinaryColumn(self.path, column, nested=False) if _is_bytes(kind) else None
 
-    def nulls(self) -> dict[str, str | float]:
-        """What stands for a null in each column that can be metadata: an empty string, or NaN."""
+    def texts(self) -> dict[str, bool]:
+        """The columns that can be metadata: name → whether it holds text (strings, dates, decimals) or numbers."""
         import pyarrow as pa
 
-        fill: dict[str, str | float] = {}
+        found: dict[str, bool] = {}
         for column in self._open().schema_arrow:
-            if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
-                fill[column.name] = math.nan
-            elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-                fill[column.name] = ""
-        return fill
+            kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+            if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
+                found[column.name] = False
+            elif not pa.types.is_nested(kind) and not _is_bytes(kind):
+                found[column.name] = True
+        return found
 
     def rows(self, *, without: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
         """Every row in order; of columns in ``without`` only what is not file bytes (the ``path`` of a struct).
@@ -217,6 +216,12 @@ class PackedImage:
         raise CorruptItem(
             f"The image {self.item} is missing: row {self.cell.row} of {self.cell.column.path} is null. Drop that row."
         )
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
 
 
 def _bytes(scalar: pa.Scalar[Any]) -> bytes | None:

@@ -54,8 +54,7 @@ def refuse_what_cannot_be_read(path: Path) -> None:
     if cifar or path.suffix.lower() in (".pkl", ".pickle") or (path.is_file() and _PICKLE.match(_head(path))):
         raise UnsafeFormat(
             f"{path} holds Python pickles, as CIFAR's Python archives do, and Crossfade never unpickles. Save the "
-            "images as one "
-            "subfolder a class, or as Parquet with the columns image and label."
+            "images as one subfolder a class, or as Parquet with the columns image and label."
         )
 
 

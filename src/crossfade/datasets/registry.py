@@ -58,6 +58,13 @@ class Kind:
     preset: Mapping[str, Option] = field(default_factory=dict)
 
     @property
+    def takes_path(self) -> bool:
+        """Whether its location is a path; the built-in data have none."""
+        reader: Any = self.reader()
+        first = next(one.name for one in fields(reader) if one.init)
+        return typing.get_type_hints(reader)[first] is Path
+
+    @property
     def options(self) -> dict[str, Any]:
         """The names of its options and their types, in order; the location is not among them."""
         reader: Any = self.reader()
@@ -78,15 +85,14 @@ class Kind:
         unknown = sorted(set(given) - set(known))
         if unknown:
             raise ConfigError(
-                f"A {self.name} data set has the options {', '.join(known)}; found {', '.join(unknown)}. Choose "
-                "among them."
+                f"A {self.name} data set has the options {', '.join(known)}; found {', '.join(unknown)}. Choose among "
+                "them."
             )
         arguments = {_ALIASES.get(name, name): _convert(name, value, known[name]) for name, value in given.items()}
-        first = next(one for one in fields(reader) if one.init)
-        hint = typing.get_type_hints(reader)[first.name]
         if location:
-            arguments[first.name] = _convert(first.name, location, hint)
-        elif hint is Path:
+            first = next(one.name for one in fields(reader) if one.init)
+            arguments[first] = _convert(first, location, typing.get_type_hints(reader)[first])
+        elif self.takes_path:
             raise ConfigError(f"The kind {self.name} needs a path after its colon, as in {self.name}:PATH.")
         opened: Dataset = reader(**self.preset, **arguments)
         return opened
@@ -167,6 +173,8 @@ def open_dataset(
     if kind is not None:
         if kind not in KINDS:
             raise ConfigError(f"A kind of data set is one of {', '.join(KINDS)}; found {kind!r}. Choose among them.")
+        if KINDS[kind].takes_path:
+            recognition.refuse_what_cannot_be_read(Path(text))
         return KINDS[kind].open(text, given)
     return _recognise(Path(text)).open(text, given)
 
@@ -177,8 +185,7 @@ def _recognise(path: Path) -> Kind:
     if found is None:
         stands = "it is none that is recognised" if path.exists() else "nothing stands there"
         raise DatasetError(
-            f"{path} must be a data set, and {stands}. The kinds are {', '.join(KINDS)}: name one, as in "
-            f"{'folder'}:{path}."
+            f"{path} must be a data set, and {stands}. The kinds are {', '.join(KINDS)}: name one, as in texts:{path}."
         )
     return found
 

@@ -10,8 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from crossfade.datasets.base import Value
 from crossfade.datasets.lines import parse_json, read_json_document, read_lines, require_file
+from crossfade.datasets.metadata import note
 from crossfade.datasets.parquet import BinaryCell, ParquetTable, parquet_files
 from crossfade.errors import ConfigError, DatasetError
 
@@ -107,31 +107,24 @@ class RowSource:
         else:
             yield from self._json_rows()
 
-    def metadata(self, row: Row, *, used: Sequence[str]) -> dict[str, Value]:
-        """The columns that are not ``used``, where they hold a string or a number; lists, objects and bytes are left
-        out.
-
-        A null in Parquet becomes an empty string or NaN, as its column's type is, so that every row has the same
-        columns.
-        """
-        found: dict[str, Value] = {}
-        for name, value in row.values.items():
-            if name in used:
-                continue
-            kept = self._nulls.get(name) if value is None else value
-            if isinstance(kept, str | int | float):
-                found[name] = kept
-            elif kept is not None and not isinstance(kept, list | dict | bytes):
-                found[name] = str(kept)
-        return found
+    def metadata(self, *, used: Sequence[str]) -> dict[str, bool]:
+        """The columns that are not ``used``, and whether each holds text; of JSON, all of the file is read for it."""
+        return {name: text for name, text in self._texts.items() if name not in used}
 
     @cached_property
     def _tables(self) -> list[ParquetTable]:
         return [ParquetTable(path) for path in parquet_files(self.path)]
 
     @cached_property
-    def _nulls(self) -> dict[str, str | float]:
-        return self._tables[0].nulls() if self.format == "parquet" else {}
+    def _texts(self) -> dict[str, bool]:
+        if self.format == "parquet":
+            return self._tables[0].texts()
+        if self.format == "csv":
+            return dict.fromkeys(self.columns, True)
+        texts: dict[str, bool] = {}
+        for row in self.rows():
+            note(texts, row.values)
+        return texts
 
     def _parquet_rows(self, images: str) -> Iterator[Row]:
         number = 0
@@ -185,8 +178,8 @@ class RowSource:
             if len(fields) != len(header):
                 raise DatasetError(
                     f"{self.path}, line {line}, must have {len(header)} fields as its first line has; found "
-                    f"{len(fields)}. "
-                    "Quote a field that holds the delimiter; if it is the last line, the file may be truncated."
+                    f"{len(fields)}. Quote a field that holds the delimiter; if it is the last line, the file may be "
+                    "truncated."
                 )
             values = {name: value if value != "" else None for name, value in zip(header, fields, strict=True)}
             yield Row(number, values, self.path, f"line {line}")
@@ -203,7 +196,6 @@ class RowSource:
                     yield reader.line_num, [field.strip() if reader.line_num == 1 else field for field in fields]
         except csv.Error as error:
             raise DatasetError(
-                f"{self.path}, line {reader.line_num}, must be CSV and is not ({error}). Mend that line; if it is "
-                "the last one, the "
-                "file may be truncated."
+                f"{self.path}, line {reader.line_num}, must be CSV and is not ({error}). Mend that line; if it is the "
+                "last one, the file may be truncated."
             ) from error

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, final, get_args
 
 from crossfade.datasets.base import Dataset, ImageItem, Link, TextItem, Value
 from crossfade.datasets.images import ImageSlice
 from crossfade.datasets.labelled import class_text
 from crossfade.datasets.lines import decode, read_bytes
+from crossfade.datasets.metadata import note, typed
 from crossfade.datasets.tars import Sample, Truncated, expand, open_shard, samples
 from crossfade.errors import ConfigError, DatasetError
 
@@ -34,12 +35,14 @@ class _Record:
     metadata: dict[str, Value]
 
 
+@final
 @dataclass(frozen=True)
 class WebDataset(Dataset):
     """Shards of webdataset, as img2dataset writes them: members ``KEY.jpg``, ``KEY.txt``, ``KEY.json``.
 
     An image's id is ``key`` or ``id`` of its .json, or else its key; its caption is the .txt, or else ``caption`` or
-    ``text`` of the .json, and has the id ``ID#0``. Strings and numbers of the .json are metadata (``exif`` is not).
+    ``text`` of the .json, and has the id ``ID#0``. Strings and numbers of the .json are metadata (``exif`` is not); the
+    first sample says which there are.
 
     Attributes:
         path: a .tar, a folder of them, a glob (``*.tar``) or a range (``{00000..00009}.tar``).
@@ -93,18 +96,24 @@ class WebDataset(Dataset):
         return expand(self.path)
 
     def _records(self) -> Iterator[_Record]:
+        columns: dict[str, bool] = {}
+        first = True
         for shard in self._shards:
             with open_shard(shard) as file:
                 for sample in samples(shard, file, truncated=self.truncated):
                     values = sample.json(file)
+                    if first:
+                        note(columns, {name: value for name, value in values.items() if name not in _NOT_METADATA})
+                        first = False
                     texts = tuple(_captions(sample.text(file, "txt"), values, by_line=self.caption_lines))
-                    yield _Record(sample, self._id(sample, values), texts, _metadata(values))
+                    yield _Record(sample, self._id(sample, values), texts, typed(values, columns))
 
     def _id(self, sample: Sample, values: dict[str, Any]) -> str:
         named = next((values[name] for name in ("key", "id") if isinstance(values.get(name), str | int)), sample.key)
         return f"{sample.shard.stem}/{named}" if self.shard_prefix else str(named)
 
 
+@final
 @dataclass(frozen=True)
 class ClipBenchmark(Dataset):
     """CLIP_benchmark's layout of a task, for retrieval (captions) or classification (labels).
@@ -157,7 +166,7 @@ class ClipBenchmark(Dataset):
                 yield TextItem(f"{record.id}#{position}", text)
         if self.template:
             for label, name in enumerate(self._classes):
-                yield TextItem(str(label), class_text(self.template, name), {"label": label})
+                yield TextItem(str(label), class_text(self.template, name))
 
     def links(self) -> Iterator[Link]:
         """Each caption with its image, and with a template each class's text with its images."""
@@ -233,7 +242,3 @@ def _captions(text: str | None, values: dict[str, Any], *, by_line: bool) -> Ite
     for position, one in enumerate(several):
         if isinstance(one, str) and one.strip():
             yield position, one.strip()
-
-
-def _metadata(values: dict[str, Any]) -> dict[str, Value]:
-    return {name: v for name, v in values.items() if name not in _NOT_METADATA and isinstance(v, str | int | float)}

@@ -22,11 +22,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, final
 
 from crossfade.datasets.base import Dataset, ImageItem, Link, TextItem, Value
 from crossfade.datasets.columns import IMAGE_COLUMNS, TEXT_COLUMNS, choose_column, row_id, texts_of
 from crossfade.datasets.images import ImageFile
+from crossfade.datasets.metadata import typed
 from crossfade.datasets.parquet import BinaryCell, PackedImage
 from crossfade.datasets.rows import Row, RowFormat, RowSource
 from crossfade.errors import DatasetError
@@ -61,6 +62,7 @@ class _Entry:
     metadata: dict[str, Value]
 
 
+@final
 @dataclass(frozen=True)
 class ImageTextTable(Dataset):
     """A table with an image a row and, usually, texts.
@@ -129,8 +131,8 @@ class ImageTextTable(Dataset):
         if not image:
             raise DatasetError(
                 f"{self.path} must have a column of images ({', '.join(IMAGE_COLUMNS)}); found "
-                f"{', '.join(source.columns)}. Name "
-                "it with the option image, or open a text-only table with the kind texts."
+                f"{', '.join(source.columns)}. Name it with the option image, or open a text-only table with the kind "
+                "texts."
             )
         text = choose_column(source, self.text, TEXT_COLUMNS, what="text")
         first = next((v for row in source.rows(images=image) if (v := row.values.get(text))), None) if text else None
@@ -145,6 +147,7 @@ class ImageTextTable(Dataset):
     def _entries(self) -> Iterator[_Entry]:
         columns = self._columns
         used = (columns.image, columns.text, columns.id, columns.image_id)
+        metadata = self._source.metadata(used=used)
         counts: Counter[str] = Counter()
         for row in self._source.rows(images=columns.image):
             image = self._image_id(row)
@@ -157,7 +160,7 @@ class ImageTextTable(Dataset):
                 named = tuple((f"{owner}#{counts[owner] + position}", text) for position, text in texts)
                 if shared and texts:
                     counts[owner] += texts[-1][0] + 1
-            yield _Entry(row, image, shared, named, self._source.metadata(row, used=used))
+            yield _Entry(row, image, shared, named, typed(row.values, metadata))
 
     def _image_id(self, row: Row) -> str:
         columns = self._columns
@@ -169,8 +172,7 @@ class ImageTextTable(Dataset):
         if isinstance(value, str) and value.startswith(("http://", "https://", "s3://", "gs://")):
             raise DatasetError(
                 f"{row} must have a local path as its image, and has a web address. Crossfade fetches nothing "
-                "unasked: download the "
-                "images first, for example with img2dataset, and open its shards."
+                "unasked: download the images first, for example with img2dataset, and open its shards."
             )
         if columns.image_id:
             return row_id(row, columns.image_id)

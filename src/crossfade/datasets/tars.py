@@ -75,8 +75,8 @@ class Sample:
 def samples(shard: Path, file: BinaryIO, *, truncated: Truncated = "raise") -> Iterator[Sample]:
     """The samples of an open, uncompressed tar in its order, in one pass that reads the members' headers only.
 
-    Every whole sample before a break is yielded. One that is cut is not, nor one at the break that lacks a member which the
-    sample before it has.
+    Every whole sample before a break is yielded. One that is cut is not, nor one at the break that lacks a member which
+    the sample before it has.
 
     Args:
         shard: its path, for errors.
@@ -155,8 +155,8 @@ def expand(location: Path) -> list[Path]:
     missing = [str(shard) for shard in found if not shard.is_file()]
     if missing:
         raise DatasetError(
-            f"Every shard must be there; {len(missing)} of {len(found)} are missing, the first is {missing[0]}. "
-            "Bring it, or name fewer."
+            f"Every shard must be there; {len(missing)} of {len(found)} are missing, the first is {missing[0]}. Bring "
+            "it, or name fewer."
         )
     return found
 

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import final
 
 from crossfade.datasets.base import Dataset, ImageItem, Link, TextItem
 from crossfade.datasets.columns import TEXT_COLUMNS, choose_column, row_id, texts_of
 from crossfade.datasets.lines import read_lines, require_file
+from crossfade.datasets.metadata import typed
 from crossfade.datasets.rows import RowFormat, RowSource
 from crossfade.errors import ConfigError, DatasetError
 
@@ -18,6 +20,7 @@ __all__ = ["TextCorpus"]
 _PLAIN = frozenset({".txt", ".text", ".lst", ""})
 
 
+@final
 @dataclass(frozen=True)
 class TextCorpus(Dataset):
     """Texts without images, streamed: millions of them need no memory.
@@ -69,8 +72,9 @@ class TextCorpus(Dataset):
                     yield TextItem(str(line - 1), text)
             return
         text, identity = self._columns
+        columns = self._source.metadata(used=(text, identity))
         for row in self._source.rows():
-            metadata = self._source.metadata(row, used=(text, identity))
+            metadata = typed(row.values, columns)
             name = row_id(row, identity)
             value = row.values.get(text)
             for position, one in texts_of(row, text):
@@ -94,7 +98,6 @@ class TextCorpus(Dataset):
         if not text:
             raise DatasetError(
                 f"{self.path} must have a column of texts ({', '.join(TEXT_COLUMNS)}); found "
-                f"{', '.join(self._source.columns)}. "
-                "Name it with the option text."
+                f"{', '.join(self._source.columns)}. Name it with the option text."
             )
         return text, choose_column(self._source, self.id, ("id",), what="id")

@@ -1,4 +1,4 @@
-"""Two small encoders of the built-in glyphs, in the transformers CLIP format: an older and a newer model, ready to upgrade.
+"""Two small encoders of the built-in glyphs, in the transformers CLIP format: an older and a newer model.
 
 =========  ==========  ==========================  =========================================
 constant   dimension   trained on                  use

@@ -57,7 +57,7 @@ def widen(halves: npt.NDArray[np.float16], out: npt.NDArray[np.float32]) -> bool
 def narrow(singles: npt.NDArray[np.float32], out: npt.NDArray[np.float16]) -> None:
     """Round ``singles`` into ``out``, both of one shape and C-contiguous, half to even as a cast does.
 
-    The moves of :func:`widen` in the other direction. A result below 2⁻¹⁴ may differ from a cast in its last bit, where
+    The moves of :func:`widen` in the other direction. A result below 2⁻¹⁴ may differ from a cast in its last bit where
     the number lies almost exactly between two halves: it is rounded twice there.
 
     Args:

@@ -102,7 +102,8 @@ class EmbeddingsWriter:
             raise InvalidVectors(
                 f"Vectors of {self.space} must have dimension {self.space.dimension}; found {matrix.shape[1]}."
             )
-        matrix.read(0, len(matrix))  # refuses what is not finite
+        for _ in matrix.blocks():
+            pass  # reading a block refuses what is not finite
         self._require_columns(list(metadata or {}))
         number = f"{len(self._shards):05d}"
         shard: dict[str, Any] = {

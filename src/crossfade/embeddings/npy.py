@@ -73,7 +73,14 @@ def read_npy_pair(
             ids = folder / IDS
         vectors = folder / VECTORS
     files = shard_files(vectors, (".npy",))
-    rows = Rows([_matrix(file) for file in files])
+    matrices = [_matrix(file) for file in files]
+    for file, matrix in zip(files, matrices, strict=True):
+        if matrix.shape[1] != matrices[0].shape[1]:
+            raise InvalidVectors(
+                f"Files of one set must have one dimension; {files[0].name} has {matrices[0].shape[1]} and {file.name} "
+                f"has {matrix.shape[1]}. Name the files of one model."
+            )
+    rows = Rows(matrices)
     space = resolve_space(stored_space, space, source=files[0], dimension=rows.shape[1])
     modality = resolve_modality(stored_modality, modality, source=files[0], space=space)
     names: Ids | npt.NDArray[Any]

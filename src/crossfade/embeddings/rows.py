@@ -16,6 +16,9 @@ from crossfade.errors import InvalidVectors
 
 __all__ = ["Block", "Rows", "ahead"]
 
+CHECKED = 8192
+"""Rows converted at a time where only their being finite is asked."""
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -83,15 +86,24 @@ class Rows:
         chosen = rows if self.selection is None else self.selection[rows]
         return Rows(self.shards, selection=chosen, on_disk=self.on_disk)
 
-    def take(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """The named rows as float32, shape [len(rows), dimension]."""
+    def take(
+        self, rows: npt.NDArray[np.int64], *, out: npt.NDArray[np.float32] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """The named rows as float32, shape [len(rows), dimension]; ``out`` as in :meth:`read`."""
         wanted = np.asarray(rows, dtype=np.int64)
-        return self._single(self._gather(wanted if self.selection is None else self.selection[wanted]), wanted)
+        return self._single(self._gather(wanted if self.selection is None else self.selection[wanted]), wanted, out)
 
-    def read(self, start: int, stop: int) -> npt.NDArray[np.float32]:
-        """Rows ``start`` to ``stop`` as float32; a view, where they already are float32 in one shard."""
+    def read(self, start: int, stop: int, *, out: npt.NDArray[np.float32] | None = None) -> npt.NDArray[np.float32]:
+        """Rows ``start`` to ``stop`` as float32; a view, where they already are float32 in one shard.
+
+        Args:
+            start: the first row.
+            stop: the row after the last.
+            out: [≥ rows, dimension], contiguous; float16 rows are converted into its first rows, and what is returned
+                is a view of it. A pass over many blocks saves asking the system for fresh memory for each.
+        """
         start, stop = max(start, 0), min(stop, len(self))
-        return self._single(self._slice(start, stop), range(start, stop))
+        return self._single(self._slice(start, stop), range(start, stop), out)
 
     def stored(self, start: int, stop: int) -> npt.NDArray[Any]:
         """Rows ``start`` to ``stop`` in the number format they are stored in (the widest, where shards differ)."""
@@ -101,7 +113,8 @@ class Rows:
             if not np.isfinite(block).all():
                 raise _not_finite(block, range(start, stop))
         else:
-            self._single(block, range(start, stop))
+            for first in range(0, len(block), CHECKED):
+                self._single(block[first : first + CHECKED], range(start + first, stop))
         return block
 
     def blocks(self, size: int = 8192, *, prefetch: bool = False) -> Iterator[Block]:
@@ -152,10 +165,15 @@ class Rows:
             out[mine] = self.shards[shard][physical[mine] - self._offsets[shard]]
         return out
 
-    def _single(self, block: npt.NDArray[Any], rows: Sequence[int] | npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    def _single(
+        self,
+        block: npt.NDArray[Any],
+        rows: Sequence[int] | npt.NDArray[np.int64],
+        out: npt.NDArray[np.float32] | None = None,
+    ) -> npt.NDArray[np.float32]:
         """``block`` as float32, known to be finite; ``rows`` are the row numbers to name if it is not."""
         if block.dtype == np.float16:
-            single = np.empty(block.shape, dtype=np.float32)
+            single = np.empty(block.shape, dtype=np.float32) if out is None else out[: len(block)]
             if not widen(block, single):
                 raise _not_finite(block, rows)
             return single

@@ -133,7 +133,6 @@ def read_parquet(
         for file in files:
             for piece in _parquet_pieces(file, columns):
                 names = np.arange(writer.count, writer.count + len(piece.vectors)).astype(np.str_)
-                Rows([piece.vectors]).read(0, len(piece.vectors))  # refuses what is not finite
                 writer.append(names if piece.ids is None else piece.ids, piece.vectors, piece.metadata)
         writer.finish()
     return load_folder(Path(into))
@@ -245,7 +244,11 @@ def read_columns(path: Path, names: Sequence[str] | None = None) -> dict[str, np
         for name in names or ():
             require_column(file.schema_arrow, name, path=path, option="ids or metadata")
         table = file.read(columns=None if names is None else list(names))
-        return {name: metadata_of(pa.concat_arrays(table.column(name).chunks)) for name in table.column_names}
+        columns = {name: table.column(name) for name in table.column_names}
+        return {
+            name: metadata_of(pa.concat_arrays(column.chunks) if column.chunks else pa.nulls(0, column.type))
+            for name, column in columns.items()
+        }
 
 
 def column_names(path: Path) -> list[str]:

@@ -92,9 +92,9 @@ class OpenClipEncoder(Encoder):
             raise EncoderError(
                 f"open_clip could not load {name} ({type(error).__name__}: {error}). Check the name."
             ) from error
-        self._name = f"open_clip:{name.removeprefix('hf-hub:')}"
+        self._name = f"open_clip:{source.checkpoint.name if source.weights is None else name}"
         self._model, self._device, self._dtype = runtime.place(model)
-        described = "; ".join(f"{key} {settings[key]}" for key in ("size", *_IMAGE_SETTINGS))
+        described = "; ".join(f"{key} {_words(settings[key])}" for key in ("size", *_IMAGE_SETTINGS))
         self.space = Space(
             model=self._name,
             revision=source.checkpoint.revision,
@@ -146,3 +146,8 @@ def _find(open_clip: Any, name: str, revision: str | None) -> _Source:
         raise UnsafeFormat(f"Weights are read from safetensors only; {name} has no {weights.name}. Choose another tag.")
     images = {key: listed[key] for key in _IMAGE_SETTINGS if listed.get(key) is not None}
     return _Source(architecture, str(weights), checkpoint, bool(listed.get("quick_gelu")), images)
+
+
+def _words(value: object) -> str:
+    """A setting in the same words whether it came as a list, a tuple or one value."""
+    return "/".join(f"{number:.5g}" for number in value) if isinstance(value, list | tuple) else str(value)

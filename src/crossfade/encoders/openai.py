@@ -31,6 +31,7 @@ from crossfade.spaces import Space
 __all__ = ["OpenAIEncoder", "Retries"]
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
+_TELLING, _WINDOW = 4, 12  # characters: a shorter text tells nothing; so many in a row are a quotation
 _PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 
 
@@ -156,12 +157,17 @@ class OpenAIEncoder(Encoder):
             asked: float | None = None
             try:
                 response = self._client.post(f"{self._base_url}/embeddings", json=body, headers=headers)
-            except self._httpx.TransportError as error:
-                failure = f"{type(error).__name__}: no answer"
-            except (self._httpx.HTTPError, self._httpx.InvalidURL, UnicodeError, ValueError) as error:
+            except (
+                self._httpx.UnsupportedProtocol,
+                self._httpx.LocalProtocolError,
+                self._httpx.InvalidURL,
+                UnicodeError,
+            ) as error:
                 raise EndpointError(
                     f"{self._at()} cannot be asked ({type(error).__name__}). Check base_url and the key."
                 ) from None
+            except self._httpx.HTTPError as error:
+                failure = f"{type(error).__name__}: no answer"
             else:
                 if response.status_code == 200:
                     return self._vectors(response, len(texts))
@@ -231,11 +237,19 @@ def _reason(response: Any, texts: Sequence[str], key: str | None) -> str:
         code, message = str(error.get("code") or error.get("type") or ""), str(error.get("message") or "")
     except (ValueError, KeyError, TypeError, AttributeError):
         return "no reason given"
-    secret = [*(text for text in texts if text.strip()), *([key] if key else [])]
-    unsafe = any(part in message or part in code for part in secret)
-    if unsafe:
+    if _repeats(f"{code} {message}", texts, key):
         return "its message repeats the input and is left out"
     return f"{code} {message[:160]}".strip() or "no reason given"
+
+
+def _repeats(message: str, texts: Sequence[str], key: str | None) -> bool:
+    """Whether the message holds the key, a whole text of some length, or twelve characters in a row of any text."""
+    if key and key in message:
+        return True
+    if any(len(text.strip()) >= _TELLING and text.strip() in message for text in texts):
+        return True
+    windows = {message[i : i + _WINDOW] for i in range(len(message) - _WINDOW + 1)}
+    return any(window in text for text in texts for window in windows)
 
 
 def _way_out(status: int, key_variable: str) -> str:

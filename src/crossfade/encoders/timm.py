@@ -67,7 +67,7 @@ class TimmEncoder(Encoder):
             revision=checkpoint.revision,
             dimension=int(model.num_features),
             modalities=("image",),
-            preprocessing=f"image: {steps}; pool {getattr(model, 'global_pool', 'own')}",
+            preprocessing=f"image: {steps}; pool {_pool(model)}",
             runtime=runtime.name,
         )
 
@@ -87,8 +87,15 @@ class TimmEncoder(Encoder):
 def _location(timm: Any, name: str) -> str:
     if "/" in name or Path(name).is_dir():
         return name
-    listed = timm.get_pretrained_cfg(name) if timm.is_model(name.partition(".")[0]) else None
+    known = timm.is_model(name.partition(".")[0]) and name in timm.list_pretrained()
+    listed = timm.get_pretrained_cfg(name) if known else None
     if listed is None or not listed.hf_hub_id:
         raise EncoderError(f"timm lists no weights on the hub for {name}. See timm.list_pretrained().")
     hub_id = str(listed.hf_hub_id)
     return hub_id if not hub_id.endswith("/") else hub_id + name
+
+
+def _pool(model: Any) -> str:
+    """A transformer names its pooling, a convolutional network holds it as a layer."""
+    pool = getattr(model, "global_pool", "own")
+    return str(getattr(pool, "pool_type", pool))

@@ -75,12 +75,13 @@ def describe_images(processor: Any) -> str:
 
 
 def _size(size: Any) -> str:
-    if size is None:
-        return ""
-    values = {key: value for key, value in dict(size).items() if value is not None} if hasattr(size, "keys") else {}
+    """A size as transformers gives it: a number, or sides by name, of which most are None."""
+    if size is None or isinstance(size, int):
+        return "" if size is None else str(size)
+    values = {name: value for name, value in dict(size).items() if value is not None}
     if set(values) == {"height", "width"}:
         return f"{values['height']}x{values['width']}"
-    return " ".join(f"{key.replace('_', ' ')} {value}" for key, value in sorted(values.items())) or str(size)
+    return " ".join(f"{name.replace('_', ' ')} {value}" for name, value in sorted(values.items()))
 
 
 def _numbers(values: Iterable[float]) -> str:

@@ -92,22 +92,26 @@ def measure(
     tile = max(1, tile_scores // len(gallery))
     buffer = np.empty((min(tile, len(queries)), len(gallery)), dtype=np.float32)
 
-    def rank(query: int, scores: Floats) -> None:
-        targets, own = judgements.positives(query), int(judgements.own[query])
-        if own >= 0:
-            scores[own] = -np.inf
-        first[query] = _first(scores, targets)
-        if thorough:
-            _thorough(scores, targets, judgements.grades_of(query), thorough, values, query)
+    def rank(start: int, rows: Floats) -> None:
+        for query, scores in enumerate(rows, start=start):
+            targets, own = judgements.positives(query), int(judgements.own[query])
+            if own >= 0:
+                scores[own] = -np.inf
+            first[query] = _first(scores, targets)
+            if thorough:
+                _thorough(scores, targets, judgements.grades_of(query), thorough, values, query)
 
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+    workers = os.cpu_count() or 1
+    with ThreadPoolExecutor(max_workers=workers) as pool:
         for start in range(0, len(queries), tile):
             stop = min(start + tile, len(queries))
             vectors = prepared_queries(queries, metric, start=start, stop=stop)
             scores = buffer[: stop - start]
             for piece in prepared:
                 piece.score(vectors, scores[:, piece.start : piece.start + len(piece.matrix)])
-            list(pool.map(rank, range(start, stop), scores))
+            share = -(-len(scores) // workers)
+            parts = range(0, len(scores), share)
+            list(pool.map(rank, [start + part for part in parts], [scores[part : part + share] for part in parts]))
     for name in names:
         if not name.needs_all:
             values[name.name] = reciprocal_rank(first) if name.kind == "MRR" else first_match(first, name.k)

@@ -88,9 +88,13 @@ class MappedBlocks:
         rows, modality = self.embeddings.rows, self.embeddings.modality
         old_rows = None if self.companion is None else self.companion.rows
 
+        # One block is read while the one before is mapped: two buffers, used in turn.
+        buffers = [np.empty((self.block, rows.shape[1]), dtype=np.float32) for _ in range(2)]
+
         def read(start: int) -> tuple[int, Floats, Floats | None]:
             stop = start + self.block
-            return start, rows.read(start, stop), None if old_rows is None else old_rows.read(start, stop)
+            vectors = rows.read(start, stop, out=buffers[start // self.block % 2])
+            return start, vectors, None if old_rows is None else old_rows.read(start, stop)
 
         for start, vectors, old in ahead(read, range(0, len(rows), self.block)):
             yield start, self.adapter.map(vectors, modality, old=old)
@@ -104,7 +108,7 @@ class MappedBlocks:
 
 
 class _Shards:
-    """Collects mapped blocks into shards, and hands each full one to the disk thread."""
+    """Collects mapped blocks into shards: one is filled while the disk thread writes the one before."""
 
     def __init__(self, blocks: MappedBlocks, writer: EmbeddingsWriter, disk: ThreadPoolExecutor) -> None:
         self._blocks = blocks
@@ -113,17 +117,19 @@ class _Shards:
         self._writing: Future[None] | None = None
         self._first = 0
         self._filled = 0
-        self._buffer = self._fresh()
+        dimension = blocks.adapter.target.dimension
+        count = min(SHARD_ROWS, len(blocks.embeddings))
+        self._buffers = [np.empty((count, dimension), dtype=blocks.dtype) for _ in range(2)]
 
     def add(self, start: int, mapped: Floats) -> None:
         """Take one block, rows ``start`` and following."""
         taken = 0
         while taken < len(mapped):
-            count = min(len(mapped) - taken, len(self._buffer) - self._filled)
-            self._blocks._round(mapped[taken : taken + count], self._buffer[self._filled : self._filled + count])
+            count = min(len(mapped) - taken, len(self._buffers[0]) - self._filled)
+            self._blocks._round(mapped[taken : taken + count], self._buffers[0][self._filled : self._filled + count])
             taken += count
             self._filled += count
-            if self._filled == len(self._buffer):
+            if self._filled == len(self._buffers[0]):
                 self._flush()
 
     def finish(self) -> None:
@@ -132,10 +138,6 @@ class _Shards:
         if self._writing is not None:
             self._writing.result()
         self._writer.finish()
-
-    def _fresh(self) -> npt.NDArray[Any]:
-        count = min(SHARD_ROWS, len(self._blocks.embeddings) - self._first)
-        return np.empty((count, self._blocks.adapter.target.dimension), dtype=self._blocks.dtype)
 
     def _flush(self) -> None:
         if self._writing is not None:
@@ -146,7 +148,7 @@ class _Shards:
         part = slice(self._first, self._first + self._filled)
         columns = {name: column[part] for name, column in self._blocks.embeddings.metadata.items()}
         ids = self._blocks.embeddings.ids[part]
-        self._writing = self._disk.submit(self._writer.append, ids, self._buffer[: self._filled], columns)
+        self._writing = self._disk.submit(self._writer.append, ids, self._buffers[0][: self._filled], columns)
         self._first += self._filled
         self._filled = 0
-        self._buffer = self._fresh()
+        self._buffers.reverse()

@@ -37,7 +37,7 @@ from crossfade.spaces import Modality, Space
 __all__ = ["Moments", "collect", "total"]
 
 BLOCK = 8_192
-"""Rows multiplied at a time: 25 MB of float32 at dimension 768, which the allocator keeps instead of asking for fresh pages."""
+"""Rows multiplied at a time: 25 MB of float32 at dimension 768."""
 
 Doubles = npt.NDArray[np.float64]
 
@@ -160,14 +160,21 @@ class _Sums:
 def _blocks(part: Part, pairs: Pairs, fold_of: npt.NDArray[np.int64] | None) -> Iterator[tuple[int, Floats, Floats]]:
     """(fold, x [k, d_s], y [k, d_t]); the next block is read and converted in a second thread meanwhile."""
 
+    # One block is read while the one before is multiplied: two buffers a side, used in turn.
+    d_s, d_t = pairs.source.dimension, pairs.target.dimension
+    buffers = [(np.empty((BLOCK, d_s), np.float32), np.empty((BLOCK, d_t), np.float32)) for _ in range(2)]
+
     def read(start: int) -> list[tuple[int, Floats, Floats]]:
         stop = min(start + BLOCK, len(part))
+        into_x, into_y = buffers[start // BLOCK % 2]
         if fold_of is None:
-            chosen = [(0, part.source.rows.read(start, stop), part.target.rows.read(start, stop))]
+            x = part.source.rows.read(start, stop, out=into_x)
+            y = part.target.rows.read(start, stop, out=into_y)
+            chosen = [(0, x, y)]
         else:
             order = start + np.argsort(fold_of[start:stop], kind="stable")
             ends = np.cumsum(np.bincount(fold_of[start:stop]))
-            x, y = part.source.rows.take(order), part.target.rows.take(order)
+            x, y = part.source.rows.take(order, out=into_x), part.target.rows.take(order, out=into_y)
             firsts = [0, *ends[:-1].tolist()]
             chosen = [(f, x[a:b], y[a:b]) for f, (a, b) in enumerate(zip(firsts, ends.tolist(), strict=True)) if b > a]
         for _, x, y in chosen:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from crossfade.evaluation.result import DirectionResult, Evaluation, Outcome
 from crossfade.reporting.formatting import count, interval, percent, points, points_interval
+from crossfade.reporting.headline import headline
 from crossfade.reporting.matrix import Cell, matrix, metric_names
 from crossfade.reporting.systems import STYLES, Tone
 
@@ -53,7 +54,7 @@ def _parts(evaluation: Evaluation, *, below: bool) -> Group:
         parts += [_table(direction, level=evaluation.level, below=below), _facts(direction), Text()]
     verdict = evaluation.verdict
     parts.append(
-        Text.assemble((verdict.outcome.upper(), OUTCOMES[verdict.outcome]), "  ", verdict.sentence, overflow="fold")
+        Text.assemble((verdict.outcome.upper(), OUTCOMES[verdict.outcome]), "  ", headline(evaluation), overflow="fold")
     )
     return Group(*parts)
 

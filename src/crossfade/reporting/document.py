@@ -46,9 +46,15 @@ def read_report(path: str | Path) -> Evaluation:
     values = read_json(Path(path))
     if not isinstance(values, dict):
         raise FormatError(f"{path} must hold a report or an evaluation; found a JSON {type(values).__name__}.")
-    if values.get("format_version", 0) > FORMAT_VERSION:
+    version = values.get("format_version", FORMAT_VERSION)
+    if not isinstance(version, int):
+        raise FormatError(f"{path} must have a whole number as format_version; found {version!r}.")
+    if version > FORMAT_VERSION:
         raise NewerFormat(
-            f"{path} has the report format {values['format_version']}, and this Crossfade reads up to "
+            f"{path} has the report format {version}, and this Crossfade reads up to "
             f"{FORMAT_VERSION}. Upgrade crossfade."
         )
-    return Evaluation.from_dict(values.get("evaluation", values))
+    try:
+        return Evaluation.from_dict(values.get("evaluation", values))
+    except AttributeError as error:  # a list or a number where an object should stand
+        raise FormatError(f"{path} must hold an evaluation, and is built otherwise ({error}).") from error

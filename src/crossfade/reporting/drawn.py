@@ -45,7 +45,7 @@ class Ranking:
     """What one system retrieves for one query.
 
     Attributes:
-        rank: of the first right answer, from 1; None where it lies deeper than was searched.
+        rank: of the first right answer, from 1; None where it is not known.
         answers: the first few, best first.
     """
 

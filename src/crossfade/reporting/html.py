@@ -16,9 +16,9 @@ from crossfade.evaluation.result import SYSTEMS, DirectionResult, Evaluation, Qu
 from crossfade.reporting import formatting
 from crossfade.reporting.drawn import Cosines, Curve, Example, Picture
 from crossfade.reporting.figures import cosine_histogram, dumbbell, gap_bar, recall_curves, space_picture
+from crossfade.reporting.headline import headline
 from crossfade.reporting.material import DirectionMaterial, Material
 from crossfade.reporting.matrix import matrix, metric_names
-from crossfade.reporting.rankings import DEPTH
 from crossfade.reporting.slices import SliceTable, slice_tables
 from crossfade.reporting.spacetable import space_rows
 from crossfade.reporting.systems import PRINCIPAL, STYLES
@@ -65,6 +65,7 @@ def to_html(evaluation: Evaluation, *, material: Material | None = None, title: 
     environment = _environment()
     return environment.get_template("report.html.j2").render(
         evaluation=evaluation,
+        headline=headline(evaluation),
         material=drawn,
         title=title or default_title(evaluation),
         version=crossfade_version(),
@@ -112,7 +113,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals.update(
-        styles=STYLES, principal=PRINCIPAL, matrix=matrix, metric_names=metric_names, glossary=GLOSSARY, depth=DEPTH
+        styles=STYLES, principal=PRINCIPAL, matrix=matrix, metric_names=metric_names, glossary=GLOSSARY
     )
     environment.filters.update(
         percent=formatting.percent,
@@ -122,7 +123,7 @@ def _environment() -> Environment:
         count=formatting.count,
         state=lambda outcome: outcome.replace("not compatible", "incompatible"),
         tag=lambda outcome: "kept" if outcome == "right in both" else outcome.partition(" ")[0],
-        arrow=lambda name: name.replace("→", " → "),
+        arrow=lambda name: name.replace("→", "\N{NO-BREAK SPACE}→\N{NO-BREAK SPACE}"),
         stored=lambda name: f"{name.partition('→')[2] or 'item'}s",
         plain=_plain,
     )
@@ -148,9 +149,11 @@ def _picture(picture: Picture) -> Markup:
     return _svg(space_picture(picture))
 
 
-def _cutoffs(direction: DirectionResult) -> tuple[int, ...]:
-    named = {m for score in direction.scores.values() for m in score.metrics if m.startswith("R@") and m[2:].isdigit()}
-    return tuple(sorted(int(m[2:]) for m in named))
+def _cutoffs(direction: DirectionResult) -> tuple[tuple[int, str], ...]:
+    """(K, metric name) of every measured recall: R@K, or CMC@K where labels decide what is right."""
+    named = {name for score in direction.scores.values() for name in score.metrics}
+    found = [(int(name.partition("@")[2]), name) for name in named if name.startswith(("R@", "CMC@"))]
+    return tuple(sorted(found))
 
 
 def _curves(direction: DirectionResult, material: Material) -> tuple[Curve, ...]:
@@ -161,9 +164,9 @@ def _curves(direction: DirectionResult, material: Material) -> tuple[Curve, ...]
     curves = []
     for system in SYSTEMS:
         metrics = direction.scores[system].metrics if system in direction.scores else {}
-        cutoffs = tuple(k for k in _cutoffs(direction) if f"R@{k}" in metrics)
-        if len(cutoffs) > 1:
-            curves.append(Curve(system, cutoffs, tuple(metrics[f"R@{k}"].value for k in cutoffs)))
+        measured = [(k, metrics[name].value) for k, name in _cutoffs(direction) if name in metrics]
+        if len(measured) > 1:
+            curves.append(Curve(system, tuple(k for k, _ in measured), tuple(value for _, value in measured)))
     return tuple(curves)
 
 
@@ -181,9 +184,9 @@ def _plain_changes(direction: DirectionResult, material: Material) -> Iterator[t
     drawn = {change.id for change, _ in _worse(direction, material)}
     rest = [change for change in direction.flips.worst if change.id not in drawn]
     if rest:
-        yield "Fell furthest", rest
+        yield "Fell furthest" if not drawn else "Fell less far", rest
     if direction.flips.best:
-        yield "For comparison, the ones that rose furthest", list(direction.flips.best)
+        yield "For comparison: rose furthest", list(direction.flips.best)
 
 
 def _slice_view(table: SliceTable) -> Mapping[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from crossfade.evaluation.result import DirectionResult, Estimate, Evaluation, QueryChange
 from crossfade.reporting.formatting import count, interval, percent, points, points_interval
+from crossfade.reporting.headline import headline
 from crossfade.reporting.html import crossfade_version, default_title
 from crossfade.reporting.material import DirectionMaterial, Material
 from crossfade.reporting.matrix import matrix, metric_names
@@ -25,7 +26,9 @@ def to_markdown(evaluation: Evaluation, *, material: Material | None = None, tit
     drawn = material or Material()
     level = f"{100 * evaluation.level:g} %"
     lines = [f"# {_words(title or default_title(evaluation))}", ""]
-    lines += [f"**{evaluation.verdict.outcome.capitalize()}.** {_words(evaluation.verdict.sentence)}", ""]
+    lines += [f"**{evaluation.verdict.outcome.capitalize()}.** {_words(headline(evaluation))}", ""]
+    if len(evaluation.directions) > 1:
+        lines += [_words(evaluation.verdict.sentence), ""]
     if evaluation.warnings:
         lines += ["> **Before you believe these numbers**", ">"]
         lines += [f"> - {_words(warning)}" for warning in evaluation.warnings]

@@ -10,9 +10,9 @@ from PIL.Image import Image
 
 from crossfade.embeddings.core import Embeddings
 from crossfade.errors import EvaluationError
-from crossfade.evaluation.relevance import Relevance
-from crossfade.evaluation.result import DirectionResult, Evaluation, QueryChange, System
-from crossfade.methods.base import Adapter
+from crossfade.evaluation.relevance import Judgements, Relevance
+from crossfade.evaluation.result import DirectionResult, Evaluation, System
+from crossfade.evaluation.systems import AdapterLike, Sides
 from crossfade.reporting.cosines import compare_cosines
 from crossfade.reporting.drawn import Cosines, Curve, Example, Item, Picture
 from crossfade.reporting.pictures import SameItems, draw_pictures
@@ -26,7 +26,7 @@ from crossfade.reporting.rankings import (
     worse,
 )
 from crossfade.reporting.thumbnails import Album
-from crossfade.spaces import Modality
+from crossfade.spaces import MODALITIES, Modality
 
 __all__ = ["DirectionMaterial", "Material", "collect_material"]
 
@@ -72,7 +72,7 @@ class Material:
 
 
 def collect_material(
-    adapter: Adapter,
+    adapter: AdapterLike,
     evaluation: Evaluation,
     *,
     queries: Sets,
@@ -104,109 +104,80 @@ def collect_material(
 
     Raises:
         EvaluationError: a direction of the evaluation has no queries, gallery or judgements here.
+        SpaceMismatch: a set of vectors does not live where its name says.
     """
     album = Album(load_image, text_of)
-    new_side, old_side = _Side(queries, new_gallery), _Side(old_queries, gallery)
-    mapped = _Side(
-        [adapter.transform(s, old=old_side.queries.get(s.modality)) for s in new_side.queries.values()],
-        [adapter.transform(s, old=old_side.gallery.get(s.modality)) for s in new_side.gallery.values()],
-    )
-    sides = {"old": old_side, "new": new_side, "mapped": mapped}
-    directions = {
-        result.name: _direction(result, sides, relevant, album, count=examples, seed=seed)
-        for result in evaluation.directions
-    }
-    same = _same_items(sides)
+    sides = Sides.build(adapter, queries, gallery, old_queries, new_gallery)
+    directions: dict[str, DirectionMaterial] = {}
+    same: dict[Modality, _SameItems] = {}
+    for result in evaluation.directions:
+        asked, stored = _modalities(result, sides)
+        systems = sides.systems(asked, stored)
+        if {"old/old", "mapped/old"} <= set(systems):
+            same[asked] = systems["old/old"][0], sides.queries[asked], systems["mapped/old"][0]
+        if "mapped/mapped" in systems:
+            same.setdefault(stored, (sides.gallery[stored], sides.new_gallery[stored], systems["mapped/mapped"][1]))
+        found = _search(result, systems, relevant.judge(sides.queries[asked], sides.gallery[stored]))
+        directions[result.name] = _direction(result, found, album, count=examples, seed=seed)
+    ordered = [same[modality] for modality in MODALITIES if modality in same]
     cosines = tuple(
         histogram
-        for modality, (old, new, through) in same.items()
-        for histogram in compare_cosines(old, new, through, title=modality, seed=seed)
+        for old, new, mapped in ordered
+        for histogram in compare_cosines(old, new, mapped, title=old.modality, seed=seed)
     )
-    sampled = [SameItems.sample(*three, seed=seed) for three in same.values()]
+    sampled = [SameItems.sample(*three, seed=seed) for three in ordered]
     pictures = draw_pictures([items for items in sampled if items is not None], seed=seed)
     return Material(dict(data or {}), directions, cosines, pictures, seed)
 
 
-class _Side:
-    """One model's queries and gallery by modality."""
-
-    def __init__(self, queries: Sets | None, gallery: Sets | None) -> None:
-        self.queries = _by_modality(queries)
-        self.gallery = _by_modality(gallery)
+_SameItems = tuple[Embeddings, Embeddings, Embeddings]
+"""Old, new and mapped vectors of the same items: queries where they are known, else the gallery."""
 
 
-def _by_modality(sets: Sets | None) -> dict[Modality, Embeddings]:
-    if sets is None:
-        return {}
-    return {s.modality: s for s in ([sets] if isinstance(sets, Embeddings) else sets)}
-
-
-def _direction(
-    result: DirectionResult,
-    sides: Mapping[str, _Side],
-    relevant: Relevance,
-    album: Album,
-    *,
-    count: int,
-    seed: int,
-) -> DirectionMaterial:
-    asked, _, stored = result.name.partition("→")
-    queries = next((s for m, s in sides["new"].queries.items() if m == asked), None)
-    gallery = next((s for m, s in sides["old"].gallery.items() if m == stored), None)
-    judgements = None if queries is None or gallery is None else relevant.judge(queries, gallery)
-    if queries is None or gallery is None or judgements is None:
-        raise EvaluationError(
-            f"Every evaluated direction needs queries, a gallery and judgements; {result.name} lacks one of them. "
-            f"Given were queries of {', '.join(sides['new'].queries) or 'no modality'} and a gallery of "
-            f"{', '.join(sides['old'].gallery) or 'no modality'}: pass what the evaluation was made from."
-        )
-    queries = queries.select(judgements.answerable())
-    found = {
-        system: retrieved
-        for system in result.scores
-        if (retrieved := _retrieve(system, queries, gallery.modality, sides, relevant)) is not None
-    }
-    if "mapped/old" not in found:
-        return DirectionMaterial(curves(found))
-    outcome = outcomes(found, result)
-    shares = {name: float(np.mean(outcome == name)) for name in OUTCOMES if name in outcome}
-    return DirectionMaterial(
-        curves(found),
-        shares,
-        draw_examples(found, queries, outcome, album, count=count, seed=seed),
-        worse(found, queries, result, album),
-        {change.id: album.item(queries.modality, change.id) for change in _changes(result)},
+def _modalities(result: DirectionResult, sides: Sides) -> tuple[Modality, Modality]:
+    for asked in sides.queries:
+        for stored in sides.gallery:
+            if result.name == f"{asked}→{stored}":
+                return asked, stored
+    raise EvaluationError(
+        f"Every evaluated direction needs its queries and gallery; {result.name} has them not: given were queries of "
+        f"{', '.join(sides.queries)} and a gallery of {', '.join(sides.gallery)}. "
+        "Pass what the evaluation was made from."
     )
 
 
-def _retrieve(
-    system: System, queries: Embeddings, stored: Modality, sides: Mapping[str, _Side], relevant: Relevance
-) -> Retrieved | None:
-    """What one system finds for ``queries``, in their order; None where its vectors are not at hand."""
-    ask, _, store = system.partition("/")
-    asking, gallery = sides[ask].queries.get(queries.modality), sides[store].gallery.get(stored)
-    if asking is None or gallery is None or asking.dimension != gallery.dimension:
-        return None
-    rows = asking.locate(queries.ids)
-    if (rows < 0).any():
-        return None
-    ordered = asking.select(rows)
-    if system == "new/old":  # what happens where nobody notices that the spaces differ
-        ordered = Embeddings(ordered.ids, ordered.rows, gallery.space, ordered.modality)
-    judgements = relevant.judge(ordered, gallery)
-    return None if judgements is None else retrieve(ordered, gallery, judgements)
+def _search(
+    result: DirectionResult,
+    systems: Mapping[System, tuple[Embeddings, Embeddings]],
+    judgements: Judgements | None,
+) -> dict[System, Retrieved]:
+    """Every evaluated system whose vectors are at hand, over the queries that have a right answer."""
+    if judgements is None or not judgements.answerable().any():
+        raise EvaluationError(
+            f"Every evaluated direction needs judgements; these say nothing about {result.name}. "
+            "Pass what the evaluation was made from."
+        )
+    rows = np.flatnonzero(judgements.answerable())
+    judged = judgements.select(rows)
+    return {
+        system: retrieve(systems[system][0].select(rows), systems[system][1], judged)
+        for system in result.scores
+        if system in systems
+    }
 
 
-def _changes(result: DirectionResult) -> tuple[QueryChange, ...]:
-    return () if result.flips is None else (*result.flips.worst, *result.flips.best)
-
-
-def _same_items(sides: Mapping[str, _Side]) -> dict[Modality, tuple[Embeddings, Embeddings, Embeddings]]:
-    """Modality → old, new and mapped vectors of the same items: queries where they are known, else the gallery."""
-    same: dict[Modality, tuple[Embeddings, Embeddings, Embeddings]] = {}
-    for modality in ("image", "text"):
-        for part in ("queries", "gallery"):
-            sets = [getattr(sides[name], part).get(modality) for name in ("old", "new", "mapped")]
-            if modality not in same and all(s is not None for s in sets):
-                same[modality] = (sets[0], sets[1], sets[2])
-    return same
+def _direction(
+    result: DirectionResult, found: Mapping[System, Retrieved], album: Album, *, count: int, seed: int
+) -> DirectionMaterial:
+    if "mapped/old" not in found:
+        return DirectionMaterial(curves(found))
+    queries = found["mapped/old"].queries
+    outcome = outcomes(found, result)
+    changes = () if result.flips is None else (*result.flips.worst, *result.flips.best)
+    return DirectionMaterial(
+        curves(found),
+        {name: float(np.mean(outcome == name)) for name in OUTCOMES if name in outcome},
+        draw_examples(found, outcome, album, count=count, seed=seed),
+        worse(found, result, album),
+        {change.id: album.item(queries.modality, change.id) for change in changes},
+    )

@@ -47,11 +47,11 @@ def draw_pictures(items: Sequence[SameItems], *, seed: int) -> tuple[Picture, ..
     if len(old) < 3 or old.shape[1] < 2:
         return ()
     centre = old.mean(axis=0)
-    _, spread, axes = np.linalg.svd(old - centre, full_matrices=False)
-    signs = np.where(axes[np.arange(2), np.argmax(np.abs(axes[:2]), axis=1)] < 0, -1.0, 1.0)
-    plane = (axes[:2] * signs[:, None]).T
-    variance = spread.astype(np.float64) ** 2
-    explained = float(variance[:2].sum() / variance.sum()) if variance.sum() else 0.0
+    deviations = (old - centre).astype(np.float64)
+    variances, axes = np.linalg.eigh(deviations.T @ deviations)
+    plane = axes[:, [-1, -2]].astype(np.float32)
+    plane *= np.where(plane[np.argmax(np.abs(plane), axis=0), [0, 1]] < 0, -1, 1)
+    explained = float(variances[-2:].sum() / variances.sum()) if variances.sum() > 0 else 0.0
     generator = np.random.default_rng(seed)
     rows = [generator.permutation(len(item.old))[:POINTS] for item in items]
     stages: list[Stage] = ["before", "after"] if items[0].new.shape[1] == old.shape[1] else ["after"]

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crossfade.embeddings.core import Embeddings
+from crossfade.evaluation.ranks import measure
 from crossfade.evaluation.relevance import Judgements
 from crossfade.evaluation.result import DirectionResult, System
 from crossfade.evaluation.search import search
@@ -21,6 +22,7 @@ __all__ = ["OUTCOMES", "Retrieved", "curves", "draw_examples", "outcomes", "retr
 
 DEPTH = 100
 SHOWN = 5
+DRAWN_WORST = 8
 SHOWN_TEXTS = 3  # beneath a query that got worse: texts take more room than images
 MENDED, KEPT, MISSED, BROKEN = "mended", "right in both", "missed by both", "broken"
 FOUND, LOST = "found", "missed"
@@ -29,33 +31,29 @@ OUTCOMES = (MENDED, KEPT, BROKEN, MISSED, FOUND, LOST)
 
 @dataclass(frozen=True, eq=False)
 class Retrieved:
-    """One system: gallery rows [q, k], best first; which are right [q, k]; the first right one's rank [q], or 0."""
+    """One system: who searches what, what is right, and the rank of each query's first right answer, [q] from 1."""
 
+    queries: Embeddings
     gallery: Embeddings
-    rows: npt.NDArray[np.int64]
-    right: npt.NDArray[np.bool_]
+    judgements: Judgements
     ranks: npt.NDArray[np.int64]
 
 
 def retrieve(queries: Embeddings, gallery: Embeddings, judgements: Judgements) -> Retrieved:
-    """Search to :data:`DEPTH` and judge.
+    """Rank by the evaluation's own rules.
 
     Args:
         queries: q vectors.
         gallery: in the same space.
-        judgements: of these q queries in this gallery.
+        judgements: of these q queries in this gallery, at least one right answer each.
     """
-    depth = min(DEPTH, len(gallery))
-    rows = search(queries, gallery, k=depth, exclude_same_id=bool((judgements.own >= 0).any())).rows
-    right = np.stack([np.isin(row, judgements.targets[query]) for query, row in enumerate(rows)])
-    right &= (rows >= 0) & (rows != judgements.own[:, None])
-    ranks = np.where(right.any(axis=1), right.argmax(axis=1) + 1, 0)
-    return Retrieved(gallery, rows, right, ranks)
+    ranks = measure(queries, gallery, judgements, metrics=("R@1",)).first
+    return Retrieved(queries, gallery, judgements, ranks)
 
 
 def curves(found: Mapping[System, Retrieved]) -> tuple[Curve, ...]:
-    """Recall at every K to the depth searched."""
-    return tuple(Curve.from_ranks(system, r.ranks, depth=r.rows.shape[1]) for system, r in found.items())
+    """Recall at every K to :data:`DEPTH`."""
+    return tuple(Curve.from_ranks(system, r.ranks, depth=min(DEPTH, len(r.gallery))) for system, r in found.items())
 
 
 def outcomes(found: Mapping[System, Retrieved], direction: DirectionResult) -> npt.NDArray[np.str_]:
@@ -63,7 +61,7 @@ def outcomes(found: Mapping[System, Retrieved], direction: DirectionResult) -> n
     metric = direction.flips.metric if direction.flips is not None else direction.metric
     written = re.search(r"@(\d+)", metric)
     cutoff = int(written.group(1)) if written else 1
-    hit = {system: (r.ranks > 0) & (r.ranks <= cutoff) for system, r in found.items()}
+    hit = {system: r.ranks <= cutoff for system, r in found.items()}
     after = hit["mapped/old"]
     if "old/old" not in hit:
         return np.where(after, FOUND, LOST)
@@ -73,7 +71,6 @@ def outcomes(found: Mapping[System, Retrieved], direction: DirectionResult) -> n
 
 def draw_examples(
     found: Mapping[System, Retrieved],
-    queries: Embeddings,
     outcome: npt.NDArray[np.str_],
     album: Album,
     *,
@@ -92,32 +89,48 @@ def draw_examples(
             break
     chosen = chosen[:count]
     chosen.sort(key=lambda query: (OUTCOMES.index(str(outcome[query])), query))
-    return tuple(_example(found, queries, q, str(outcome[q]), album, shown=SHOWN) for q in chosen)
+    return _examples(found, chosen, [str(outcome[q]) for q in chosen], album, shown=SHOWN)
 
 
-def worse(
-    found: Mapping[System, Retrieved], queries: Embeddings, direction: DirectionResult, album: Album
-) -> tuple[Example, ...]:
+def worse(found: Mapping[System, Retrieved], direction: DirectionResult, album: Album) -> tuple[Example, ...]:
     """The worst negative flips with what is retrieved before and after."""
     if direction.flips is None:
         return ()
-    rows = queries.locate([change.id for change in direction.flips.worst])
-    shown = SHOWN if found["mapped/old"].gallery.modality == "image" else SHOWN_TEXTS
-    return tuple(_example(found, queries, int(q), BROKEN, album, shown=shown) for q in rows if q >= 0)
+    upgraded = found["mapped/old"]
+    located = upgraded.queries.locate([change.id for change in direction.flips.worst[:DRAWN_WORST]])
+    rows = located[located >= 0].tolist()
+    shown = SHOWN if upgraded.gallery.modality == "image" else SHOWN_TEXTS
+    return _examples(found, rows, [BROKEN] * len(rows), album, shown=shown)
 
 
-def _example(
-    found: Mapping[System, Retrieved], queries: Embeddings, query: int, outcome: str, album: Album, *, shown: int
-) -> Example:
-    rankings = tuple(_ranking(system, found[system], query, album, shown) for system in PRINCIPAL if system in found)
-    return Example(album.item(queries.modality, str(queries.ids[query])), outcome, rankings)
-
-
-def _ranking(system: System, retrieved: Retrieved, query: int, album: Album, shown: int) -> Ranking:
-    gallery = retrieved.gallery
-    rows: Sequence[int] = [row for row in retrieved.rows[query, :shown].tolist() if row >= 0]
-    answers = tuple(
-        Answer(album.item(gallery.modality, str(gallery.ids[row])), bool(right))
-        for row, right in zip(rows, retrieved.right[query, : len(rows)].tolist(), strict=True)
+def _examples(
+    found: Mapping[System, Retrieved], rows: Sequence[int], names: Sequence[str], album: Album, *, shown: int
+) -> tuple[Example, ...]:
+    """The queries of ``rows`` with the first ``shown`` answers of each principal system."""
+    if not rows:
+        return ()
+    queries = found["mapped/old"].queries
+    columns = [_rankings(system, found[system], rows, album, shown) for system in PRINCIPAL if system in found]
+    items = [album.item(queries.modality, str(queries.ids[row])) for row in rows]
+    return tuple(
+        Example(item, name, rankings)
+        for item, name, rankings in zip(items, names, zip(*columns, strict=True), strict=True)
     )
-    return Ranking(system, int(retrieved.ranks[query]) or None, answers)
+
+
+def _rankings(
+    system: System, retrieved: Retrieved, rows: Sequence[int], album: Album, shown: int
+) -> tuple[Ranking, ...]:
+    """What one system retrieves for each of ``rows``."""
+    gallery, judgements = retrieved.gallery, retrieved.judgements
+    asking = retrieved.queries.select(rows)
+    exclude = bool((judgements.own >= 0).any())
+    neighbours = search(asking, gallery, k=min(shown, len(gallery)), exclude_same_id=exclude)
+    rankings = []
+    for query, best in zip(rows, neighbours.rows.tolist(), strict=True):
+        right = set(judgements.positives(query).tolist())
+        answers = tuple(
+            Answer(album.item(gallery.modality, str(gallery.ids[row])), row in right) for row in best if row >= 0
+        )
+        rankings.append(Ranking(system, int(retrieved.ranks[query]), answers))
+    return tuple(rankings)

@@ -21,6 +21,7 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     ("share of the gap closed", "Update gain: (M(mapped/old) − M(old/old)) / (M(new/new) − M(old/old))."),
     ("negative flip", "A query that the old system answers right and the upgraded one answers wrong."),
     ("R@K", "Share of queries with any right item among the first K."),
+    ("MRR", "Mean over queries of one divided by the rank of the first right item."),
     ("mAP", "Mean over queries of the average precision of the ranking."),
     ("CMC@K", "Share of queries whose label is found among the first K."),
     ("nDCG@10", "Graded relevance of the first ten, discounted by rank, against the best possible order."),

@@ -110,7 +110,7 @@ def test_a_template_gives_each_class_a_text_linked_to_its_images(classes):
         ("dog", "a photo of a dog."),
     ]
     assert list(dataset.links()) == [Link("cat", "cat/9.png"), Link("dog", "dog/1.jpg"), Link("dog", "dog/more/2.jpg")]
-    with pytest.raises(ConfigError, match="must hold {}"):
+    with pytest.raises(ConfigError, match=r"must hold \{\}"):
         ImageFolder(classes, template="a photo")
 
 

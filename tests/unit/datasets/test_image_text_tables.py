@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -157,6 +158,33 @@ def test_image_bytes_in_parquet_load_in_any_order(tmp_path, encoded, group):
     for number in [*range(200), *order, 199, 0, 70, 69, 199]:
         assert items[number].load().getpixel((0, 0)) == (number, 0, 0)
     assert items[3].metadata == {"label": 3}
+
+
+def test_image_bytes_in_parquet_load_from_many_threads(tmp_path, encoded):
+    path = tmp_path / "p.parquet"
+    pq.write_table(pa.table({"image": pictures(encoded, 250)}), path, row_group_size=60)
+    with ThreadPoolExecutor(8) as pool:
+        loaded = pool.map(lambda item: item.load().getpixel((0, 0))[0], ImageTextTable(path).images())
+        assert list(loaded) == list(range(250))
+
+
+def test_listing_reads_no_image_bytes(tmp_path, encoded, monkeypatch):
+    path = tmp_path / "p.parquet"
+    pq.write_table(pa.table({"image": pictures(encoded, 20), "text": ["x"] * 20}), path)
+    dataset = ImageTextTable(path)
+    read = []
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", recording(pq.ParquetFile.iter_batches, read))
+    assert len(list(dataset.images())) == len(list(dataset.links())) == 20
+    assert read
+    assert all("image" not in columns for columns in read)
+
+
+def recording(method, into):
+    def record(self, *arguments, columns=None, **options):
+        into.append(columns)
+        return method(self, *arguments, columns=columns, **options)
+
+    return record
 
 
 def test_a_struct_of_bytes_and_path_opens_as_its_publishers_write_it(tmp_path, encoded, write):

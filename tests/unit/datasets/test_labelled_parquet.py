@@ -38,7 +38,7 @@ def test_a_template_gives_each_class_a_text(pets):
     ]  # fmt: skip
     assert list(dataset.links()) == [Link("4", "a"), Link("2", "b"), Link("4", "c")]
     assert [item.text for item in LabelledParquet(pets, template="no. {}").texts()] == ["no. 4", "no. 2"]
-    with pytest.raises(ConfigError, match="must hold {}"):
+    with pytest.raises(ConfigError, match=r"must hold \{\}"):
         LabelledParquet(pets, template="a")
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import io
 import warnings
 from pathlib import Path
@@ -92,10 +93,8 @@ def test_damage_inside_never_escapes_as_another_error():
             damaged = bytearray(data)
             for place in generator.integers(0, len(data), 8):
                 damaged[place] = generator.integers(0, 256)
-            try:
+            with contextlib.suppress(CorruptItem):
                 assert open_image(bytes(damaged), item="x").mode == "RGB"
-            except CorruptItem as error:
-                assert "The image x" in str(error)
 
 
 def test_text_instead_of_an_image_is_named(write):

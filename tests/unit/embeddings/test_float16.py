@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+
 from crossfade.embeddings import float16
-from crossfade.embeddings.float16 import CHUNK, widen
+from crossfade.embeddings.float16 import CHUNK, narrow, widen
 
 EVERY = np.arange(2**16, dtype=np.uint16).view(np.float16)
 FINITE = EVERY[np.isfinite(EVERY)]
@@ -43,3 +44,23 @@ def test_a_processor_that_flushes_subnormals_gets_the_cast(monkeypatch: pytest.M
 
 def test_an_empty_array_is_finite() -> None:
     assert widen(np.empty((0, 4), np.float16), np.empty((0, 4), np.float32))
+
+
+def test_every_finite_half_comes_back_from_float32() -> None:
+    back = np.empty(FINITE.shape, np.float16)
+    narrow(FINITE.astype(np.float32), back)
+    assert np.array_equal(back.view(np.uint16), FINITE.view(np.uint16))
+
+
+def test_rounding_is_that_of_a_cast() -> None:
+    """All of float32's numbers that float16 can hold, sampled, and every midpoint between two halves."""
+    bits = np.random.default_rng(0).integers(0, 2**32, 400_000, dtype=np.uint32).view(np.float32)
+    ordered = np.unique(FINITE.astype(np.float32))
+    singles = np.concatenate([bits[np.abs(bits) <= 65_504], (ordered[1:] + ordered[:-1]) / 2])
+    found = np.empty(singles.shape, np.float16)
+    narrow(singles, found)
+    cast = singles.astype(np.float16)
+    normal = np.abs(singles) >= 2.0**-14
+    assert np.array_equal(found[normal].view(np.uint16), cast[normal].view(np.uint16))
+    steps = np.abs(found.view(np.int16).astype(int) - cast.view(np.int16).astype(int))
+    assert steps[~normal].max() <= 1

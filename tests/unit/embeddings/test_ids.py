@@ -2,13 +2,14 @@
 
 from typing import Any
 
-import crossfade.embeddings.ids as ids_module
 import numpy as np
 import pytest
-from crossfade.embeddings.ids import CHUNK, IdIndex, as_ids, item_keys, numbered, require_unique
-from crossfade.errors import InvalidIds
 from hypothesis import given
 from hypothesis import strategies as st
+
+import crossfade.embeddings.ids as ids_module
+from crossfade.embeddings.ids import CHUNK, IdIndex, as_ids, item_keys, numbered, require_unique
+from crossfade.errors import InvalidIds
 
 WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12)
 

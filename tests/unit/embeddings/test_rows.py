@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from crossfade.embeddings.rows import Rows, ahead
-from crossfade.errors import InvalidVectors
 from hypothesis import given
 from hypothesis import strategies as st
+
+from crossfade.embeddings.rows import Rows, ahead
+from crossfade.errors import InvalidVectors
 
 DTYPES = [np.float16, np.float32, np.float64]
 
@@ -64,6 +65,16 @@ def test_take_is_the_matrix_s(world: tuple[Rows, Any, Any], data: st.DataObject)
         assert np.array_equal(rows.take(wanted), whole[wanted].astype(np.float32))
 
 
+@given(sharded(), st.integers(1, 7))
+def test_halves_are_converted_into_the_array_that_is_given(world: tuple[Rows, Any, Any], size: int) -> None:
+    rows, whole, dtype = world
+    out = np.empty((size, 3), np.float32)
+    for start in range(0, len(whole), size):
+        read = rows.read(start, start + size, out=out)
+        assert np.array_equal(read, whole[start : start + size].astype(np.float32))
+        assert np.shares_memory(read, out) == (dtype == np.float16)
+
+
 def test_float32_in_one_shard_is_not_copied() -> None:
     whole = matrix(10)
     assert np.shares_memory(Rows([whole]).read(2, 5), whole)
@@ -102,6 +113,14 @@ def test_one_bad_number_in_one_shard_of_several_is_refused(
         list(rows.blocks(16, prefetch=True))
     rows.read(0, 70)
     rows.read(71, 150)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_one_bad_number_far_into_what_is_stored_is_named(dtype: Any) -> None:
+    whole = np.ones((20_000, 1), dtype)
+    whole[17_000] = np.nan
+    with pytest.raises(InvalidVectors, match="1 rows, the first at row 17000"):
+        Rows([whole]).stored(5, 20_000)
 
 
 @given(
@@ -145,11 +164,10 @@ def test_an_exception_ahead_comes_in_its_turn() -> None:
             raise InvalidVectors("bad")
         return number
 
-    seen = []
+    items = ahead(read, range(6))
+    assert [next(items) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(InvalidVectors, match="bad"):
-        for number in ahead(read, range(6)):
-            seen.append(number)
-    assert seen == [0, 1, 2]
+        next(items)
 
 
 def readers() -> list[str]:
@@ -165,10 +183,13 @@ def test_leaving_early_leaves_no_thread() -> None:
 
 
 def test_an_interrupted_caller_leaves_no_thread() -> None:
-    with pytest.raises(KeyboardInterrupt):
+    def work() -> None:
         for block in Rows([matrix(100)]).blocks(10, prefetch=True):
             if block.start == 30:
                 raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
     assert not readers()
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import checkpoints
 import pytest
 
+from crossfade.encoders import TransformersDualEncoder
+
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
@@ -18,5 +20,18 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
         if kind not in made:
             made[kind] = getattr(checkpoints, kind)(tmp_path_factory.mktemp(kind) / f"tiny-{kind}")
         return made[kind]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def dual(checkpoint: Callable[[str], Path]) -> Callable[[str], TransformersDualEncoder]:
+    """The tiny dual encoder by the name of its family, loaded once."""
+    loaded: dict[str, TransformersDualEncoder] = {}
+
+    def get(kind: str) -> TransformersDualEncoder:
+        if kind not in loaded:
+            loaded[kind] = TransformersDualEncoder(str(checkpoint(kind)), device="cpu")
+        return loaded[kind]
 
     return get

@@ -19,6 +19,7 @@ from crossfade.errors import ConfigError, EncoderError, UnsafeFormat
 
 KINDS = sorted(checkpoints.DUAL)
 Get = Callable[[str], Path]
+Dual = Callable[[str], TransformersDualEncoder]
 
 
 def by_hand(folder: Path, kind: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
@@ -48,16 +49,16 @@ def by_hand(folder: Path, kind: str) -> tuple[npt.NDArray[np.float32], npt.NDArr
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_vectors_are_the_models_own(kind: str, checkpoint: Get) -> None:
-    encoder = TransformersDualEncoder(str(checkpoint(kind)), device="cpu")
+def test_vectors_are_the_models_own(kind: str, checkpoint: Get, dual: Dual) -> None:
+    encoder = dual(kind)
     images, texts = by_hand(checkpoint(kind), kind)
     np.testing.assert_allclose(encoder.encode_images(checkpoints.pictures()), images, atol=2e-6)
     np.testing.assert_allclose(encoder.encode_texts(checkpoints.SENTENCES), texts, atol=2e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_vector_depends_on_its_item_alone(kind: str, checkpoint: Get) -> None:
-    encoder = TransformersDualEncoder(str(checkpoint(kind)), device="cpu")
+def test_a_vector_depends_on_its_item_alone(kind: str, dual: Dual) -> None:
+    encoder = dual(kind)
     together = encoder.encode_texts(checkpoints.SENTENCES)
     alone = np.concatenate([encoder.encode_texts([text]) for text in checkpoints.SENTENCES])
     np.testing.assert_allclose(together, alone, atol=2e-6)
@@ -67,8 +68,8 @@ def test_a_vector_depends_on_its_item_alone(kind: str, checkpoint: Get) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_vectors_are_unit_deterministic_and_not_all_alike(kind: str, checkpoint: Get) -> None:
-    encoder = TransformersDualEncoder(str(checkpoint(kind)), device="cpu")
+def test_vectors_are_unit_deterministic_and_not_all_alike(kind: str, checkpoint: Get, dual: Dual) -> None:
+    encoder = dual(kind)
     again = TransformersDualEncoder(str(checkpoint(kind)), device="cpu")
     assert encoder.space == again.space
     for encode, items in (("encode_images", checkpoints.pictures()), ("encode_texts", checkpoints.SENTENCES)):
@@ -80,8 +81,8 @@ def test_vectors_are_unit_deterministic_and_not_all_alike(kind: str, checkpoint:
         assert np.ptp(vectors, axis=0).max() > 1e-4
 
 
-def test_the_space_says_what_was_done(checkpoint: Get) -> None:
-    space = load_encoder(str(checkpoint("clip")), device="cpu").space
+def test_the_space_says_what_was_done(dual: Dual) -> None:
+    space = dual("clip").space
     assert (space.model, space.dimension, space.normalized) == ("tiny-clip", 16, True)
     assert space.modalities == ("image", "text")
     assert space.runtime == "float32/torch"
@@ -89,18 +90,21 @@ def test_the_space_says_what_was_done(checkpoint: Get) -> None:
     assert int(space.revision, 16) >= 0
     for part in ("resize shortest edge 32 bicubic", "centre crop 32x32", "0.48145", "24 tokens", "padding longest"):
         assert part in space.preprocessing
-    assert "20 tokens, padding max_length" in load_encoder(str(checkpoint("siglip")), device="cpu").space.preprocessing
-    assert "at most 16 patches of 8" in load_encoder(str(checkpoint("siglip2")), device="cpu").space.preprocessing
+    assert "20 tokens, padding max_length" in dual("siglip").space.preprocessing
+    assert "at most 16 patches of 8" in dual("siglip2").space.preprocessing
 
 
 def test_other_weights_are_another_space(checkpoint: Get, tmp_path: Path) -> None:
     other = checkpoints.clip(tmp_path / "tiny-clip", seed=1)
-    ours, theirs = load_encoder(str(checkpoint("clip")), device="cpu").space, load_encoder(str(other), device="cpu").space
+    ours, theirs = (
+        load_encoder(str(checkpoint("clip")), device="cpu").space,
+        load_encoder(str(other), device="cpu").space,
+    )
     assert set(ours.differences(theirs)) == {"revision"}
 
 
-def test_positions_reserved_for_padding_are_not_used(checkpoint: Get) -> None:
-    space = load_encoder(str(checkpoint("altclip")), device="cpu").space
+def test_positions_reserved_for_padding_are_not_used(dual: Dual) -> None:
+    space = dual("altclip").space
     assert "24 tokens" in space.preprocessing  # 26 positions, of which XLM-R keeps two
 
 
@@ -170,7 +174,7 @@ def test_a_vision_model_is_no_dual_encoder(checkpoint: Get) -> None:
         load_encoder(f"dual:{checkpoint('vit')}")
 
 
-def test_an_empty_batch(checkpoint: Get) -> None:
-    encoder = load_encoder(str(checkpoint("clip")), device="cpu")
+def test_an_empty_batch(dual: Dual) -> None:
+    encoder = dual("clip")
     assert encoder.encode_texts([]).shape == encoder.encode_images([]).shape == (0, 16)
     assert "tiny-clip" in repr(encoder)

@@ -23,12 +23,13 @@ def dumbbell(estimates: Mapping[System, Estimate], *, low: float, high: float) -
         high: right end of the axis, above ``low``.
     """
     known = [(system, estimates[system]) for system in PRINCIPAL if system in estimates]
+    if not known:
+        return ""
     scale = Scale(low, high, 2.0, 98.0)
     middle = HEIGHT / 2
     parts = []
     values = [estimate.value for _, estimate in known]
-    if values:
-        parts.append(_line(scale(min(values)), scale(max(values)), "track"))
+    parts.append(_line(scale(min(values)), scale(max(values)), "track"))
     old, mapped = estimates.get("old/old"), estimates.get("mapped/old")
     if mapped is not None:
         whisker = _line(scale(mapped.low), scale(mapped.high), "whisker")
