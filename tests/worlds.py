@@ -88,7 +88,7 @@ def rotated(d_s: int = 12, d_t: int = 12, n: int = 200, seed: int = 0, dtype: ty
 
 
 def affine(d_s: int = 10, d_t: int = 8, n: int = 400, noise: float = 0.0, seed: int = 0) -> World:
-    """old = new · A + b + noise, with A far from a rotation and nothing normalised: ridge is exact, Procrustes is not."""
+    """old = new · A + b + noise, A far from a rotation, nothing normalised: ridge is exact, Procrustes is not."""
     generator = np.random.default_rng(seed)
     matrix = generator.standard_normal((d_s, d_t)) * np.geomspace(0.1, 3.0, d_t)
     new = generator.standard_normal((n, d_s)) + 2.0
@@ -97,9 +97,15 @@ def affine(d_s: int = 10, d_t: int = 8, n: int = 400, noise: float = 0.0, seed: 
 
 
 def two_modalities(
-    d_s: int = 24, d_t: int = 16, items: int = 400, captions: int = 2, gap: float = 1.5, seed: int = 0, noise: float = 0.35
+    d_s: int = 24,
+    d_t: int = 16,
+    items: int = 400,
+    captions: int = 2,
+    gap: float = 1.5,
+    seed: int = 0,
+    noise: float = 0.35,
 ) -> World:
-    """Images and captions around two centroids, other ones in each space; a caption is its image's meaning plus noise."""
+    """Images and captions around two centroids, other ones in each space; a caption means what its image does."""
     generator = np.random.default_rng(seed)
     meaning = generator.standard_normal((items, d_t))
     lift = orthogonal(d_t, d_s, seed + 1)

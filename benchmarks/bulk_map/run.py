@@ -64,9 +64,8 @@ def main() -> int:
     fine = ratio >= BOUND and memory.peak_gb < MEMORY_BOUND_GB
     print(f"{options.rows} × {SOURCE} → {TARGET}, float16 file to {options.dtype} folder")
     print(f"bare sgemm   {min(bare):7.2f} s   ({gflops:.0f} GFLOP/s)   all: {', '.join(f'{t:.2f}' for t in bare)}")
-    print(
-        f"transform    {min(bulk):7.2f} s   ({options.rows / min(bulk):.0f} rows/s)  all: {', '.join(f'{t:.2f}' for t in bulk)}"
-    )
+    times = ", ".join(f"{t:.2f}" for t in bulk)
+    print(f"transform    {min(bulk):7.2f} s   ({options.rows / min(bulk):.0f} rows/s)   all: {times}")
     print(f"ratio        {ratio:7.2f}     (bound: at least {BOUND})")
     print(f"peak memory  {memory.peak_gb:7.2f} GB  (bound: under {MEMORY_BOUND_GB})   {'ok' if fine else 'MISSED'}")
     if options.write:

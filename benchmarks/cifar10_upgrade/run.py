@@ -2,21 +2,24 @@
 
 ``python -m benchmarks.cifar10_upgrade.run [--write]``
 
-Pairs are the 10,000 training images; of the 10,000 test images the first 5,000 are queries and the others the gallery.
+Pairs are the 10,000 training images. Of the 10,000 test images (sorted by class, so shuffled with seed 0) the first 5,000 are
+the gallery and the next 1,000 the queries.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 import crossfade as cf
 from benchmarks.record import shared_data, write
+from crossfade.methods import Method
 
-GALLERY = 5000
+GALLERY, QUERIES = 5000, 1000
 
 
 def open_side(folder: Path, network: str, part: str) -> cf.Embeddings:
@@ -26,6 +29,13 @@ def open_side(folder: Path, network: str, part: str) -> cf.Embeddings:
     space = cf.Space(model=network, dimension=features.shape[1], normalized=False, modalities=("image",))
     ids = [f"{part}/{row}" for row in range(len(features))]
     return cf.Embeddings(ids, features, space, "image", metadata={"label": labels.astype(str)})
+
+
+def candidates() -> Iterator[tuple[str, Method]]:
+    """Every registered method, with its variants."""
+    for name in cf.METHODS:
+        for options in cf.METHODS[name].variants:
+            yield " ".join([name, *(f"{key}={value}" for key, value in options.items())]), cf.METHODS[name](**options)
 
 
 def main() -> int:
@@ -40,13 +50,13 @@ def main() -> int:
     sides = {(n, p): open_side(folder, n, p) for n in ("resnet20", "resnet56") for p in ("train", "test")}
     pairs = cf.pair(sides["resnet20", "train"], sides["resnet56", "train"])
     test = {n: sides[n, "test"] for n in ("resnet20", "resnet56")}
-    rows = np.arange(len(test["resnet20"]))
-    queries, gallery = rows[:-GALLERY], rows[-GALLERY:]
+    order = np.random.default_rng(0).permutation(len(test["resnet20"]))
+    gallery, queries = order[:GALLERY], order[GALLERY : GALLERY + QUERIES]
     labels = dict(zip(test["resnet20"].ids.tolist(), test["resnet20"].metadata["label"].tolist(), strict=True))
     table: dict[str, dict[str, list[float]]] = {}
-    for name in cf.METHODS:
+    for name, method in candidates():
         result = cf.evaluate(
-            cf.METHODS[name]().fit(pairs, seed=0),
+            method.fit(pairs, seed=0),
             queries=test["resnet56"].select(queries),
             gallery=test["resnet20"].select(gallery),
             relevant=cf.Relevance.from_labels(labels, labels),
@@ -59,12 +69,12 @@ def main() -> int:
             metrics = direction.scores[system].metrics
             table[row] = {m: [e.value, e.low, e.high] for m, e in metrics.items()}
     metrics = list(table["old/old"])
-    print(f"{'':<16}" + "".join(f"{m:>24}" for m in metrics))
+    print(f"{'':<28}" + "".join(f"{m:>24}" for m in metrics))
     for row in ["old/old", *(r for r in table if r not in ("old/old", "new/new")), "new/new"]:
         cells = (f"{table[row][m][0]:.3f} [{table[row][m][1]:.3f}, {table[row][m][2]:.3f}]" for m in metrics)
-        print(f"{row:<16}" + "".join(f"{cell:>24}" for cell in cells))
+        print(f"{row:<28}" + "".join(f"{cell:>24}" for cell in cells))
     if options.write:
-        print(write(Path(__file__).parent, {"gallery": GALLERY, "seed": 0}, table))
+        print(write(Path(__file__).parent, {"gallery": GALLERY, "queries": QUERIES, "seed": 0}, table))
     return 0
 
 

@@ -39,7 +39,10 @@ def main() -> int:
         for classes in (10, 100, 1000):
             row = run(items, classes, options.repeats if items <= 10_000 else 1)
             results.append(row)
-            print("{items:8}{classes:9}{cpu:9.2f}{wall:9.2f}{peak_gb:9.2f}{mAP:8.3f}{CMC@1:8.3f}".format(**row), flush=True)
+            print(
+                "{items:8}{classes:9}{cpu:9.2f}{wall:9.2f}{peak_gb:9.2f}{mAP:8.3f}{CMC@1:8.3f}".format(**row),
+                flush=True,
+            )
     if options.write:
         config = {"seed": SEED, "dimension": DIMENSION, "metrics": METRICS, "repeats": options.repeats}
         print(write(Path(__file__).parent, config, results))

@@ -194,7 +194,7 @@ def run_job(job: Job) -> JobResult:
         opened = {name: _open_both(job, location, None) for name, location in job.evaluate_on.items()}
         old, new = next(iter(opened.values())) if job.fit_on is None else _open_both(job, job.fit_on, job.fit_sample)
     with _stage("fit", seconds):
-        pairs = pair(list(old.sets.values()), list(new.sets.values()), links=new.links or old.links)
+        pairs = pair(old, new)
         if job.fit_on is None:
             pairs = pairs.split(held_out=job.hold_out, seed=job.seed).train
         fitted = fit(pairs, method=method_from_options(job.method, job.options), seed=job.seed)

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from crossfade.embeddings.collection import Collection, Links
 from crossfade.embeddings.core import Embeddings
 from crossfade.embeddings.ids import IdIndex, Ids, as_ids, item_keys, numbered
 from crossfade.embeddings.rows import ahead
@@ -16,6 +17,9 @@ from crossfade.errors import PairingError
 from crossfade.spaces import Modality, Space, require_same
 
 __all__ = ["PairBlock", "Pairs", "Part", "Split", "pair"]
+
+
+Side = Embeddings | Sequence[Embeddings] | Collection
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,18 +195,19 @@ class Pairs:
 
 
 def pair(
-    old: Embeddings | Sequence[Embeddings],
-    new: Embeddings | Sequence[Embeddings],
+    old: Side,
+    new: Side,
     *,
-    links: Iterable[tuple[str, str]] = (),
+    links: Iterable[tuple[str, str]] | None = None,
 ) -> Pairs:
     """Join old and new vectors of the same items by id.
 
     Args:
-        old: the stored vectors, of one modality or of several (a sequence, all of one space).
+        old: the stored vectors, of one modality or of several (a collection, or a sequence all of one space).
         new: the new model's vectors of the same items.
         links: (text id, image id) for each text that describes an image. They keep an image and its captions on the
-            same side of a split, and let methods be chosen by how well texts find images.
+            same side of a split, and let methods be chosen by how well texts find images. By default those of the new
+            collection, else of the old one, if they are collections.
 
     Returns:
         Pairs from the new space (source) to the old one (target). Ids that only one side has are left out.
@@ -238,11 +243,18 @@ def pair(
         parts.append(
             Part(modality, news_m if whole else news_m.select(both), olds_m if in_order else olds_m.select(rows[both]))
         )
-    known = tuple(_check_links(tuple(links), olds, news))
+    known = tuple(_check_links(_links(old, new) if links is None else tuple(links), olds, news))
     return Pairs(source, target, tuple(parts), known)
 
 
-def _by_modality(side: Embeddings | Sequence[Embeddings], name: str) -> dict[Modality, Embeddings]:
+def _links(old: Side, new: Side) -> Links:
+    found = [side.links for side in (new, old) if isinstance(side, Collection) and side.links]
+    return found[0] if found else ()
+
+
+def _by_modality(side: Side, name: str) -> dict[Modality, Embeddings]:
+    if isinstance(side, Collection):
+        return dict(side.sets)
     sets = [side] if isinstance(side, Embeddings) else list(side)
     if not sets:
         raise PairingError(f"The {name} side has no embeddings. Give at least one set.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import FrozenInstanceError, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def sharded(embeddings: Embeddings, folder: Path) -> Embeddings:
     """The same vectors as memory maps over three files of unequal length."""
     shards = []
     ends = [0, 40, 41, len(embeddings)]
-    for i, (start, stop) in enumerate(zip(ends, ends[1:], strict=False)):
+    for i, (start, stop) in enumerate(pairwise(ends)):
         np.save(folder / f"{embeddings.modality}-{i}.npy", embeddings.matrix()[start:stop])
         shards.append(np.load(folder / f"{embeddings.modality}-{i}.npy", mmap_mode="r"))
     return Embeddings(embeddings.ids, Rows(shards), embeddings.space, embeddings.modality)
@@ -77,7 +78,9 @@ def test_hyper_parameters_are_frozen(name: str) -> None:
 
 def test_same_seed_gives_the_same_bytes(name: str, world: worlds.World, adapter: Adapter) -> None:
     again = method_of(name).fit(world.pairs(), seed=3)
-    assert {n: t.tobytes() for n, t in again.tensors().items()} == {n: t.tobytes() for n, t in adapter.tensors().items()}
+    assert {n: t.tobytes() for n, t in again.tensors().items()} == {
+        n: t.tobytes() for n, t in adapter.tensors().items()
+    }
     assert again.config() == adapter.config()
 
 

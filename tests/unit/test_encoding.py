@@ -59,6 +59,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def encoder(folder: Path) -> Encoder:
+    import torch
+
+    torch.set_num_threads(1)  # as in the processes below: a sum's last bit depends on it
     return load_encoder(str(folder), device="cpu")
 
 
@@ -148,7 +151,8 @@ def test_batches_are_whole_and_shards_are_multiples_of_them(tmp_path: Path) -> N
 def run(encoder: str, out: Path) -> subprocess.Popen[str]:
     here = Path(__file__).parent
     arguments = [sys.executable, "-c", RUNNER, encoder, str(out), str(COUNT), str(here), str(here.parent)]
-    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def wait_for(process: subprocess.Popen[str], rows: int) -> None:

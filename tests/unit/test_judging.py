@@ -24,7 +24,7 @@ def upgrade(tmp_path_factory: pytest.TempPathFactory) -> Upgrade:
 @pytest.fixture(scope="module")
 def adapter(upgrade: Upgrade) -> Adapter:
     """Fitted on half of the items."""
-    pairs = cf.pair(list(upgrade.old.sets.values()), list(upgrade.new.sets.values()), links=upgrade.new.links)
+    pairs = cf.pair(upgrade.old, upgrade.new)
     return Procrustes().fit(pairs.split(held_out=0.5, seed=3).train)
 
 
@@ -66,7 +66,7 @@ def test_all_queries_can_be_asked_with_a_loud_warning(upgrade: Upgrade, adapter:
 
 
 def test_an_adapter_fitted_on_everything_has_nothing_left_to_be_asked(upgrade: Upgrade) -> None:
-    pairs = cf.pair(list(upgrade.old.sets.values()), list(upgrade.new.sets.values()))
+    pairs = cf.pair(upgrade.old, upgrade.new)
     with pytest.raises(EvaluationError, match="fitted on all of the 1200"):
         cf.judge(Procrustes().fit(pairs), old=upgrade.old, new=upgrade.new, judgement=QUICK)
 
@@ -78,7 +78,7 @@ def test_swapped_sides_are_refused_and_named(upgrade: Upgrade, adapter: Adapter)
 
 def test_a_worse_new_model_is_not_compatible(tmp_path: Path) -> None:
     upgrade = make_upgrade(tmp_path, swap=True)
-    pairs = cf.pair(list(upgrade.old.sets.values()), list(upgrade.new.sets.values()), links=upgrade.new.links)
+    pairs = cf.pair(upgrade.old, upgrade.new)
     adapter = Procrustes().fit(pairs.split(held_out=0.5).train)
     assert cf.judge(adapter, old=upgrade.old, new=upgrade.new, judgement=QUICK).verdict.outcome == "not compatible"
 

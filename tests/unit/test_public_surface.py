@@ -75,6 +75,9 @@ QUICK = {
 
 @pytest.mark.parametrize("path", sorted(QUICK))
 def test_the_quick_paths_never_import_torch(path: str) -> None:
-    code = QUICK[path] + "\nimport sys\nheavy = {'torch', 'transformers', 'matplotlib'} & set(sys.modules)\nassert not heavy, heavy"
+    code = (
+        QUICK[path]
+        + "\nimport sys\nheavy = {'torch', 'transformers', 'matplotlib'} & set(sys.modules)\nassert not heavy, heavy"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

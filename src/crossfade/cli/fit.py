@@ -46,7 +46,7 @@ def command(
 
     require_free(out, overwrite=overwrite)
     olds, news = open_side(old, old_space, links), open_side(new, new_space, links)
-    pairs = pair(list(olds.sets.values()), list(news.sets.values()), links=news.links or olds.links)
+    pairs = pair(olds, news)
     train = pairs.split(held_out=hold_out, seed=seed).train if hold_out else pairs
     fitted = fit(train, method=method_from_options(method, options or ()), seed=seed)
     save_pretrained(fitted.adapter, out, overwrite=overwrite)

@@ -59,8 +59,8 @@ def open_collection(named: Mapping[str, str], *, space: Space | None = None, lin
         path = Path(location)
         parts = {m: path / m for m in MODALITIES if (path / m / "embeddings.json").exists()}
         if name in MODALITIES:
-            where = parts.get(name, path)  # type: ignore[call-overload]
-            opened = [open_embeddings(where, space=space, modality=name)]  # type: ignore[arg-type]
+            where = parts.get(name, path)
+            opened = [open_embeddings(where, space=space, modality=name)]
         elif parts:
             opened = [open_embeddings(where, space=space) for where in parts.values()]
         else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from crossfade.encoders.packages import need
@@ -115,11 +116,15 @@ def _pickled(name: str, found: str) -> UnsafeFormat:
 
 def _digest(folder: Path) -> str:
     files = _weights(folder)
-    digests = []
-    for path in files:
-        with open(path, "rb") as file:
-            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    digests = [_sha256(path, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     if len(files) == 1:
         return digests[0][:_DIGITS]
     lines = [f"{path.relative_to(folder).as_posix()} {digest}" for path, digest in zip(files, digests, strict=True)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:_DIGITS]
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: Path, size: int, modified: int) -> str:
+    """The digest of a file, computed once for each state of it: weights are gigabytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

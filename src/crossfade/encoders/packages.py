@@ -24,12 +24,10 @@ def need(package: str, *, extra: str, feature: str) -> Any:
     """
     try:
         return importlib.import_module(package)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         missing = (error.name or package).partition(".")[0]
-        if missing == package and not isinstance(error, ModuleNotFoundError):
-            raise _broken(package, extra, feature, error) from error
         raise MissingExtra(missing, extra=extra, feature=feature) from error
-    except (RuntimeError, OSError, AttributeError) as error:
+    except (ImportError, RuntimeError, OSError, AttributeError) as error:
         raise _broken(package, extra, feature, error) from error
 
 

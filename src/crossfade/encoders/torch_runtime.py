@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from crossfade.encoders.packages import need
 from crossfade.encoders.vectors import unit_rows
-from crossfade.errors import ConfigError, CrossfadeError, EncoderError, OutOfMemory
+from crossfade.errors import ConfigError, CrossfadeError, EncoderError, MissingExtra, OutOfMemory
 
 __all__ = ["DTYPES", "TorchRuntime", "forward", "loading", "to_unit_rows"]
 
@@ -106,6 +106,13 @@ def loading(model: str) -> Iterator[None]:
         yield
     except CrossfadeError:
         raise
+    except ImportError as error:
+        for package in ("sentencepiece", "protobuf"):
+            if package in str(error).lower():
+                raise MissingExtra(package, extra="encoders", feature=f"The tokenizer of {model}") from error
+        raise EncoderError(
+            f"{model} needs a package that is not installed: {_first_line(error)}. Install it."
+        ) from error
     except Exception as error:
         raise EncoderError(
             f"{model} could not be loaded ({type(error).__name__}: {_first_line(error)}). It may be damaged or "

@@ -102,7 +102,8 @@ def evaluate(
             directions.append(direction.result(flip_depth=parsed.k or ks[0], slices=slices))
     if not directions:
         raise EvaluationError(
-            f"No query can be evaluated: among {_sizes(sides.queries)} queries and {_sizes(sides.gallery)} gallery items the judgements "
+            f"No query can be evaluated: among {_sizes(sides.queries)} queries and {_sizes(sides.gallery)} "
+            f"gallery items the judgements "
             f"name no right answer. {' '.join(warnings)} Check that they use the same ids."
         )
     provenance = adapter.provenance
@@ -132,7 +133,7 @@ def _judge(
     keys: npt.NDArray[np.uint64] | None,
     warnings: list[str],
 ) -> tuple[npt.NDArray[np.int64], Judgements] | None:
-    """The rows of the queries that can be evaluated, and their judgements; None where there are none. Adds to ``warnings``."""
+    """The queries that can be evaluated and their judgements; None where there are none. Adds to ``warnings``."""
     queries, gallery = sides.queries[asked], sides.gallery[stored]
     name = f"{asked}→{stored}"
     judgements = relevant.judge(queries, gallery)
@@ -154,7 +155,8 @@ def _judge(
     present = int((judgements.own >= 0).sum())
     if 0 < present < len(rows):
         warnings.append(
-            f"{name}: {present} of {len(rows)} queries have a gallery item of their own id, which is taken for the query itself and "
+            f"{name}: {present} of {len(rows)} queries have a gallery item of their own id, which is taken for "
+            f"the query itself and "
             "left out for it. Where these are different items, give them different ids."
         )
     if keys is not None and len(keys):
@@ -282,7 +284,8 @@ class _Direction:
     def _slices(self, column: str) -> tuple[dict[str, dict[System, Estimate]], dict[str, int]]:
         if column not in self.metadata:
             raise EvaluationError(
-                f"A slice must be a metadata column of the queries; {column!r} is none of the {self.asked} queries' {sorted(self.metadata)}."
+                f"A slice must be a metadata column of the queries; {column!r} is none of the {self.asked} "
+                f"queries' {sorted(self.metadata)}."
             )
         values: npt.NDArray[Any] = np.asarray([str(value) for value in self.metadata[column].tolist()])
         distinct = np.unique(values)

@@ -97,7 +97,7 @@ class Bootstrap:
 def more_queries_needed(
     difference: Values, groups: npt.NDArray[np.int64] | None = None, *, level: float = 0.95, power: float = POWER
 ) -> int | None:
-    """How many more queries of the same kind would decide, with the chance ``power``, if the observed difference is the true one.
+    """How many more queries would decide, with the chance ``power``, if the observed difference is the true one.
 
     The normal approximation: n' = n·((z_{(1+level)/2} + z_power)·SE / |mean|)², SE the standard error over groups.
 

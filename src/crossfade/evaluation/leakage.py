@@ -30,7 +30,8 @@ def leakage_warning(
     if not asked.any() and not answers.any():
         return None
     return (
-        f"Leakage in {queries.modality}→{gallery.modality}: the adapter was fitted on {int(asked.sum())} of {len(asked)} evaluated "
+        f"Leakage in {queries.modality}→{gallery.modality}: the adapter was fitted on {int(asked.sum())} of "
+        f"{len(asked)} evaluated "
         f"{queries.modality} queries and on {int(answers.sum())} of the {len(answers)} {gallery.modality} items that are right "
         "answers to them, so its numbers are too good. Evaluate on held-out items (Pairs.split), or fit without these."
     )

@@ -64,7 +64,7 @@ def average_precision(reached: Ints) -> float:
 
 
 def ndcg(above: Ints, reached: Ints, grades: Values, *, k: int) -> float:
-    """nDCG@K by scikit-learn's ``ndcg_score``: linear gain, discount 1/log₂(rank + 1), equal scores share their discounts.
+    """nDCG@K by scikit-learn's ``ndcg_score``: linear gain, discount 1/log₂(rank + 1), ties share discounts.
 
     Args:
         above: [m] for each positive.
@@ -80,7 +80,7 @@ def ndcg(above: Ints, reached: Ints, grades: Values, *, k: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class MetricName:
-    """A metric's name, taken apart: ``kind`` is R, CMC, mAP, nDCG or MRR; ``k`` is 0 for those that look at all ranks."""
+    """A metric's name, taken apart: ``kind`` is R, CMC, mAP, nDCG or MRR; ``k`` is 0 where all ranks count."""
 
     name: str
     kind: str

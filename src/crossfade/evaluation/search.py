@@ -1,7 +1,7 @@
 """search(): the exact nearest gallery items of each query, in blocks.
 
 A tile of scores is one matrix product, and after the first blocks nearly no score beats a query's k-th best so far: one
-maximum over each row is then all the work that selection costs.
+maximum over the tile is then nearly all the work that selection costs.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ Rows64 = npt.NDArray[np.int64]
 
 QUERY_TILE = 4096
 """Queries in one tile of scores: large, because each matrix product waits for the slowest of its threads."""
+
+FOLD = 16
+"""A row of a tile is folded this many times to its peaks, and only a peak that beats the bound is unfolded again."""
 
 QUERY_PASS = 16_384
 """Queries that share one reading of the gallery."""
@@ -87,12 +90,15 @@ def search(
         stop = min(start + QUERY_PASS, len(queries))
         best = _Best(stop - start, kept)
         vectors = prepared_queries(queries, metric, start=start, stop=stop)
-        buffer = np.empty(min(QUERY_TILE, stop - start) * min(block, len(gallery)), dtype=np.float32)
+        step = -(-(stop - start) // -(-(stop - start) // QUERY_TILE))
+        buffer = np.empty(step * _folds(min(block, len(gallery))), dtype=np.float32)
         for piece in prepared:
-            for first in range(0, stop - start, QUERY_TILE):
-                tile = vectors[first : first + QUERY_TILE]
-                out = buffer[: len(tile) * len(piece.matrix)].reshape(len(tile), len(piece.matrix))
-                piece.score(tile, out)
+            columns, width = len(piece.matrix), _folds(len(piece.matrix))
+            for first in range(0, stop - start, step):
+                tile = vectors[first : first + step]
+                out = buffer[: len(tile) * width].reshape(len(tile), width)
+                piece.score(tile, out[:, :columns])
+                out[:, columns:] = -np.inf
                 best.update(out, first, piece.start)
         exact = _rescored(queries, gallery, metric, start, best.rows)
         if own is not None:
@@ -105,6 +111,11 @@ def search(
     return Neighbours(rows, scores)
 
 
+def _folds(columns: int) -> int:
+    """``columns`` rounded up to a multiple of FOLD."""
+    return -(-columns // FOLD) * FOLD
+
+
 class _Best:
     """The best candidates so far of each query: scores [q, kept] descending, and their gallery rows."""
 
@@ -114,21 +125,33 @@ class _Best:
         self.rows = np.full((queries, kept), -1, dtype=np.int64)
 
     def update(self, tile: Floats, first: int, start: int) -> None:
-        """Take in the scores of queries from ``first`` on against gallery rows from ``start`` on."""
-        threshold = self.scores[first : first + len(tile), -1]
-        touched = np.flatnonzero(tile.max(axis=1) > threshold)
-        if len(touched) == 0:
+        """Take in the scores of queries from ``first`` on against gallery rows from ``start`` on.
+
+        Args:
+            tile: [queries, a multiple of ``FOLD``]; −∞ in the columns that are no gallery row.
+            first: the first query's number.
+            start: the first column's gallery row.
+        """
+        folded = tile.reshape(len(tile), FOLD, -1)
+        peaks = folded.max(axis=1)
+        lanes = peaks.shape[1]
+        # Later rows lose ties, so a score must beat the bound strictly.
+        bound = self.scores[first : first + len(tile), -1].copy()
+        enters = peaks > bound[:, None]
+        if lanes > self.kept:
+            # At least ``kept`` scores reach the kept-th highest peak, so none below it can stay.
+            crowded = np.flatnonzero(np.count_nonzero(enters, axis=1) > self.kept)
+            if len(crowded):
+                kth = np.partition(peaks[crowded], lanes - self.kept, axis=1)[:, lanes - self.kept]
+                bound[crowded] = np.nextafter(kth, np.float32(-np.inf))
+                enters[crowded] = peaks[crowded] > bound[crowded, None]
+        query, lane = np.nonzero(enters)
+        if len(query) == 0:
             return
-        scores, bound = tile[touched], threshold[touched]
-        # Later rows lose ties, so a score must beat the bound strictly. Where many do, only the tile's own best can enter.
-        enters = scores > bound[:, None]
-        crowded = np.flatnonzero(np.count_nonzero(enters, axis=1) > 4 * self.kept)
-        if len(crowded):
-            last = scores.shape[1] - self.kept
-            kth = np.partition(scores[crowded], last, axis=1)[:, last]
-            enters[crowded] = scores[crowded] >= kth[:, None]
-        query, column = np.nonzero(enters)
-        self._merge(touched + first, query, scores[query, column], column + start)
+        scores = folded[query, :, lane]
+        pair, fold = np.nonzero(scores > bound[query, None])
+        touched, place = np.unique(query[pair], return_inverse=True)
+        self._merge(touched + first, place, scores[pair, fold], start + fold * lanes + lane[pair])
 
     def _merge(self, queries: Rows64, query: Rows64, scores: Floats, rows: Rows64) -> None:
         """Merge candidates (``query`` counts within ``queries``) with what stands."""
@@ -144,7 +167,7 @@ class _Best:
 
 
 def _rescored(queries: Embeddings, gallery: Embeddings, metric: Metric, start: int, rows: Rows64) -> Floats:
-    """Scores of the candidates ``rows`` [q, c] of the queries from ``start`` on, summed in float64; −∞ where a row is −1."""
+    """Scores of the candidates ``rows`` [q, c] for the queries from ``start`` on, in float64; −∞ where a row is −1."""
     scores = np.full(rows.shape, -np.inf, dtype=np.float32)
     step = max(1, RESCORE_BYTES // (8 * rows.shape[1] * gallery.dimension))
     for first in range(0, len(rows), step):

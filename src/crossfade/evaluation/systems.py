@@ -1,4 +1,4 @@
-"""The systems of one evaluation: who searches what, for every pairing of old, new and mapped vectors that the data allow."""
+"""The systems of one evaluation: every pairing of old, new and mapped vectors that the data allow."""
 
 from __future__ import annotations
 
@@ -161,7 +161,8 @@ def _joined(other: Embeddings, reference: Embeddings, name: str, item: str) -> E
     missing = int((rows < 0).sum())
     if missing:
         raise EvaluationError(
-            f"Every {item} must be in {name} too; {missing} of {len(rows)} {reference.modality} ones are not among its {len(other)}, "
+            f"Every {item} must be in {name} too; {missing} of {len(rows)} {reference.modality} ones are not "
+            f"among its {len(other)}, "
             f"the first is {str(reference.ids[np.flatnonzero(rows < 0)[0]])!r}. Encode them too, or leave {name} out."
         )
     if len(other) == len(rows) and bool((rows == np.arange(len(rows))).all()):

@@ -51,7 +51,8 @@ def decide(
         more = None if more is None else max(more, short)
     numbers = (
         f"{metric} goes from {old.mean():.3f} (old/old) to {mapped.mean():.3f} (mapped/old) on {len(change)} {name} queries, "
-        f"a difference of {difference.value:+.3f} with a {bootstrap.level:.0%} interval from {difference.low:+.3f} to {difference.high:+.3f}"
+        f"a difference of {difference.value:+.3f} with a {bootstrap.level:.0%} interval from "
+        f"{difference.low:+.3f} to {difference.high:+.3f}"
     )
     sentence = f"{outcome.capitalize()}: {numbers}{_reason(outcome, enough, bootstrap.groups, changed, more)}."
     return Verdict(outcome, metric, difference, len(change), more, sentence)
@@ -81,7 +82,8 @@ def unmeasured(name: str, metric: str, queries: int, modality: str) -> Verdict:
         None,
         queries,
         None,
-        f"Undecided: old/old cannot be measured on {name}, because the old model's vectors of the {queries} {modality} queries are "
+        f"Undecided: old/old cannot be measured on {name}, because the old model's vectors of the {queries} "
+        f"{modality} queries are "
         "not at hand. Encode these queries with the old model too and pass them as old_queries.",
     )
 

@@ -1,4 +1,4 @@
-"""Sequences of models: the compatibility matrix, average compatibility, average multi-model accuracy (CoReS, 2111.07632)."""
+"""Sequences of models: the compatibility matrix, average compatibility and multi-model accuracy (CoReS, 2111.07632)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ def compatibility_matrix(
     """
     if len(queries) != len(galleries) or any(len(row) != i + 1 for i, row in enumerate(queries)):
         raise EvaluationError(
-            f"Version i must have queries for the galleries 0 to i; found {[len(row) for row in queries]} for {len(galleries)} galleries."
+            f"Version i must have queries for the galleries 0 to i; found {[len(row) for row in queries]} for "
+            f"{len(galleries)} galleries."
         )
     matrix = np.full((len(galleries), len(galleries)), np.nan)
     for i, row in enumerate(queries):

@@ -20,11 +20,11 @@ import numpy.typing as npt
 from crossfade.embeddings.core import ZERO_NORM, Embeddings
 from crossfade.errors import FitError, InvalidVectors
 from crossfade.methods.bulk import MappedBlocks
-from crossfade.pairing import Pairs
 from crossfade.spaces import Modality, Space, require_same
 
 if TYPE_CHECKING:
     from crossfade.evaluation.result import Evaluation
+    from crossfade.pairing import Pairs
 
 __all__ = [
     "Adapter",

@@ -14,14 +14,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from crossfade.embeddings.core import ZERO_NORM, item_keys
 from crossfade.methods.base import Floats
-from crossfade.pairing import Pairs, Part
 from crossfade.spaces import Metric, Modality
+
+if TYPE_CHECKING:
+    from crossfade.pairing import Pairs, Part
 
 __all__ = ["Trial", "chance", "ranks", "reseeded", "trials"]
 

@@ -21,7 +21,7 @@ I             ``matrix``   [d, d]
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,9 @@ import numpy.typing as npt
 from crossfade.errors import FitError
 from crossfade.methods.base import Adapter, Method, shared_modalities
 from crossfade.methods.linear import LinearAdapter
-from crossfade.pairing import Pairs
+
+if TYPE_CHECKING:
+    from crossfade.pairing import Pairs
 
 __all__ = ["Identity"]
 

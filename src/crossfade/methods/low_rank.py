@@ -32,7 +32,7 @@ solvable. W is stored and applied as one matrix. A rank above min(d_s, d_t) is t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +42,9 @@ from crossfade.methods.base import Adapter, Method, require_pairs
 from crossfade.methods.centring import Centre, centred, check_centre, means
 from crossfade.methods.linear import LinearAdapter
 from crossfade.methods.statistics import Moments, collect, total
-from crossfade.pairing import Pairs
+
+if TYPE_CHECKING:
+    from crossfade.pairing import Pairs
 
 __all__ = ["LowRank", "reduced_rank_map"]
 

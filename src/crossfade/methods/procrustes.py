@@ -37,7 +37,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -46,7 +46,9 @@ from crossfade.methods.base import Adapter, Method, require_pairs, shared_modali
 from crossfade.methods.centring import Centre, centred, check_centre, means
 from crossfade.methods.linear import LinearAdapter
 from crossfade.methods.statistics import collect, total
-from crossfade.pairing import Pairs
+
+if TYPE_CHECKING:
+    from crossfade.pairing import Pairs
 
 __all__ = ["Procrustes", "orthogonal_map"]
 

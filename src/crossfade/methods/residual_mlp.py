@@ -47,11 +47,12 @@ from crossfade.methods.held_out import reseeded
 from crossfade.methods.linear import draw_normalized
 from crossfade.methods.procrustes import orthogonal_map
 from crossfade.methods.statistics import collect, total
-from crossfade.pairing import Pairs
 from crossfade.spaces import MODALITIES, Modality, Space
 
 if TYPE_CHECKING:
     import torch
+
+    from crossfade.pairing import Pairs
 
 __all__ = ["ResidualMLP", "ResidualMLPAdapter", "gelu"]
 

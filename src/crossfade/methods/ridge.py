@@ -34,7 +34,7 @@ ridge; it is here because it is what users reach for.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +44,9 @@ from crossfade.methods.base import Adapter, Method, require_pairs
 from crossfade.methods.centring import Centre, centred, check_centre, means
 from crossfade.methods.linear import LinearAdapter
 from crossfade.methods.statistics import Moments, collect, total
-from crossfade.pairing import Pairs
+
+if TYPE_CHECKING:
+    from crossfade.pairing import Pairs
 
 __all__ = ["Ridge", "coefficients", "held_out_errors"]
 

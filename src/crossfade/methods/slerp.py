@@ -33,7 +33,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -53,8 +53,10 @@ from crossfade.methods.held_out import ranks, reseeded, trials
 from crossfade.methods.linear import draw_normalized
 from crossfade.methods.procrustes import orthogonal_map
 from crossfade.methods.statistics import collect, total
-from crossfade.pairing import Pairs
 from crossfade.spaces import MODALITIES, Modality, Space
+
+if TYPE_CHECKING:
+    from crossfade.pairing import Pairs
 
 __all__ = ["Slerp", "SlerpAdapter", "nlerp", "slerp"]
 

@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -31,8 +32,10 @@ import numpy.typing as npt
 from crossfade.embeddings.rows import ahead
 from crossfade.errors import InvalidVectors
 from crossfade.methods.base import Floats
-from crossfade.pairing import Pairs, Part
 from crossfade.spaces import Modality, Space
+
+if TYPE_CHECKING:
+    from crossfade.pairing import Pairs, Part
 
 __all__ = ["Moments", "collect", "total"]
 

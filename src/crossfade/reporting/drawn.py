@@ -59,14 +59,14 @@ class Example:
     """One query under several systems side by side.
 
     Attributes:
+        query: the query itself.
         outcome: what the upgrade does to it, for example ``mended``.
-        new_rank: the rank in new/new, where it is known.
+        rankings: old, mapped and re-indexed, as far as they are known.
     """
 
     query: Item
     outcome: str
     rankings: tuple[Ranking, ...]
-    new_rank: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,14 @@ import pytest
 from crossfade.encoders import TransformersDualEncoder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Models this small lose far more by waiting for threads than they gain."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The folder of a tiny checkpoint by the name of its function in ``checkpoints``."""

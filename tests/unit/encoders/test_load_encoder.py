@@ -20,12 +20,13 @@ from crossfade.errors import ConfigError, EncoderError, MissingExtra, UnsafeForm
 
 Get = Callable[[str], Path]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+DEMO = Path(crossfade.encoders.__file__).parents[1] / "demo"
 HAS_TORCHVISION = importlib.util.find_spec("torchvision") is not None
 
 
 def offline(cache: Path, code: str) -> str:
     """Run code in a process that sees this cache of the hub and no network."""
-    environment = {**os.environ, "HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, "HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -132,3 +133,13 @@ def test_the_digest_of_several_files(tmp_path: Path) -> None:
 def test_missing_packages_are_named_with_their_command(name: str, extra: str) -> None:
     with pytest.raises(MissingExtra, match=rf"pip install 'crossfade\[{extra}\]'"):
         load_encoder(name)
+
+
+@pytest.mark.parametrize("age", ["old", "new"])
+def test_the_demo_encoders_load_as_any_clip_does(age: str) -> None:
+    encoder = load_encoder(f"demo:{age}", device="cpu")
+    assert isinstance(encoder, TransformersDualEncoder)
+    assert encoder.space.model == f"glyphs-{age}"
+    assert encoder.space == load_encoder(str(DEMO / f"glyphs-{age}"), device="cpu").space
+    with pytest.raises(ConfigError, match="takes no revision"):
+        load_encoder(f"demo:{age}", revision="main")

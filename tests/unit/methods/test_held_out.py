@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import permutations
+
+import numpy as np
+import pytest
+import worlds
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crossfade.methods.held_out import Trial, chance, ranks, reseeded, trials
+from crossfade.spaces import Metric
+
+
+def similarity(metric: Metric, q: np.ndarray, g: np.ndarray) -> float:
+    if metric == "cosine":
+        return float(q @ g / np.linalg.norm(q) / np.linalg.norm(g))
+    return float(q @ g) if metric == "dot" else -float(np.linalg.norm(q - g))
+
+
+def trial_of(queries: np.ndarray, gallery: np.ndarray, q: np.ndarray, g: np.ndarray, metric: Metric) -> Trial:
+    return Trial("text→image", "text", True, queries, queries, gallery, q, g, metric)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from(["cosine", "dot", "l2"]))
+def test_ranks_are_those_of_the_definition(seed: int, metric: Metric) -> None:
+    generator = np.random.default_rng(seed)
+    items = generator.integers(0, 4, size=9)
+    queries, gallery = generator.standard_normal((4, 3)), generator.standard_normal((9, 3))
+    wanted = np.unique(items)
+    found = ranks(trial_of(queries[: len(wanted)], gallery, wanted, items, metric), queries[: len(wanted)])
+    for rank, query, item in zip(found, queries, wanted, strict=False):
+        scores = [similarity(metric, query, g) for g in gallery]
+        best = max(s for s, i in zip(scores, items, strict=True) if i == item)
+        assert rank == 1 + sum(s >= best for s, i in zip(scores, items, strict=True) if i != item)
+
+
+def test_a_map_that_collapses_everything_ranks_last() -> None:
+    same = np.ones((5, 3), dtype=np.float32)
+    assert ranks(trial_of(same, same, np.arange(5), np.arange(5), "cosine"), same).tolist() == [5] * 5
+
+
+@pytest.mark.parametrize("right", [1, 2, 4])
+def test_chance_is_the_mean_over_all_orders(right: int) -> None:
+    items = np.array([0] * right + [1] * (5 - right))
+    found = chance(trial_of(np.ones((1, 2)), np.ones((5, 2)), np.array([0]), items, "dot"))
+    slow = np.mean([1 / (1 + min(order.index(i) for i in range(right))) for order in permutations(range(5))])
+    assert found[0] == pytest.approx(slow)
+
+
+def test_links_make_texts_look_for_images_and_images_for_texts(two_modalities: worlds.World) -> None:
+    text, image = trials(two_modalities.pairs(), ("text", "image"))
+    assert (text.name, image.name) == ("text→image", "image→text")
+    assert text.cross_modal
+    assert (len(text.source), len(text.gallery)) == (800, 400)
+    assert (len(image.source), len(image.gallery)) == (400, 800)
+    assert (ranks(text, text.target) == 1).mean() > 0.05
+    counts = (image.query_items[:, None] == image.gallery_items[None, :]).sum(axis=1)
+    assert counts.tolist() == [2] * 400
+
+
+def test_without_links_an_item_looks_for_its_own_old_vector(two_modalities: worlds.World) -> None:
+    (text,) = trials(replace(two_modalities, links=()).pairs(), ("text",))
+    assert (text.name, text.cross_modal) == ("text→text", False)
+    assert (ranks(text, text.target) == 1).all()
+
+
+def test_dividing_a_side_once_more_still_holds_items_out(two_modalities: worlds.World) -> None:
+    train = two_modalities.pairs().split(held_out=0.2, seed=0).train
+    again = train.split(held_out=0.2, seed=reseeded(0, "anything"))
+    assert 0.1 < len(again.held_out) / len(train) < 0.3
