@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from crossfade import datasets, encoders, errors, methods
     from crossfade.artifacts import from_pretrained, push_to_hub, save_pretrained
-    from crossfade.embeddings.collection import Collection, open_collection
     from crossfade.datasets import Dataset, ImageItem, Link, TextItem, open_dataset
     from crossfade.embeddings import Embeddings
+    from crossfade.embeddings.collection import Collection, open_collection
     from crossfade.encoders import Encoder, load_encoder
     from crossfade.encoding import encode, encode_dataset
     from crossfade.errors import CrossfadeError

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from crossfade.artifacts import save_pretrained
+from crossfade.datasets.base import Dataset
 from crossfade.embeddings.collection import Collection, open_collection
 from crossfade.encoding import encode_dataset
 from crossfade.errors import ConfigError
@@ -61,7 +62,8 @@ class Job:
         old: the model that filled the gallery.
         new: the model that should answer queries from now on.
         out: folder for vectors/, adapter/ and reports/.
-        evaluate_on: name → data set to judge on; its items must not be among those of ``fit_on``.
+        evaluate_on: name → data set to judge on; what of it was fitted on is left out. Where both sides are vectors it
+            serves the report's pictures alone, and may be None.
         fit_on: data set whose items give the pairs; None holds out a share of the one data set of ``evaluate_on``.
         fit_sample: fit on this many random images of ``fit_on`` with their texts (or texts, where there are no images).
         hold_out: the share kept aside for judging where ``fit_on`` is None.
@@ -76,7 +78,7 @@ class Job:
     old: Side
     new: Side
     out: Path
-    evaluate_on: Mapping[str, str]
+    evaluate_on: Mapping[str, str | None] = field(default_factory=lambda: {"evaluation": None})
     fit_on: str | None = None
     fit_sample: int | None = None
     hold_out: float = 0.2
@@ -95,6 +97,10 @@ class Job:
             raise ConfigError(
                 f"A job without fit_on divides its one data set; evaluate_on names {len(self.evaluate_on)}. "
                 "Name fit_on too."
+            )
+        if None in self.evaluate_on.values() and not (self.old.vectors and self.new.vectors):
+            raise ConfigError(
+                "A job whose sides are not both vectors must name the data set to encode under evaluate_on."
             )
 
 
@@ -162,9 +168,8 @@ def load_job(path: Path) -> Job:
         values[side] = Side(**_known(values[side], Side, f"{path}, section {side}"))
     if isinstance(values.get("evaluate_on"), str):
         values["evaluate_on"] = {"evaluation": values["evaluate_on"]}
-    missing = {"out", "evaluate_on"} - set(values)
-    if missing:
-        raise ConfigError(f"{path} must have the keys {sorted(missing)} and does not.")
+    if "out" not in values:
+        raise ConfigError(f"{path} must name a folder under 'out', and does not.")
     return Job(**{**values, "out": Path(values["out"]), "slices": tuple(values.get("slices") or ())})
 
 
@@ -219,27 +224,29 @@ def run_job(job: Job) -> JobResult:
     return JobResult(fitted, len(pairs), evaluations, reports, job.out, seconds)
 
 
-def _open_both(job: Job, location: str, sample: int | None) -> tuple[Collection, Collection]:
+def _open_both(job: Job, location: str | None, sample: int | None) -> tuple[Collection, Collection]:
     """The old and the new model's vectors of one data set."""
     return _open(job, "old", job.old, location, sample), _open(job, "new", job.new, location, sample)
 
 
-def _open(job: Job, name: str, side: Side, location: str, sample: int | None) -> Collection:
+def _open(job: Job, name: str, side: Side, location: str | None, sample: int | None) -> Collection:
     if side.vectors is not None:
         named = {"": side.vectors} if isinstance(side.vectors, str) else side.vectors
         return open_collection(
             named, space=None if side.space is None else Space.from_dict(read_json(Path(side.space)))
         )
-    from crossfade.datasets import Sampled, open_dataset
+    from crossfade.datasets import open_dataset
+    from crossfade.datasets.sampling import Sampled
     from crossfade.encoders import load_encoder
 
     assert side.encoder is not None
-    dataset = open_dataset(location)
+    assert location is not None
+    dataset: Dataset = open_dataset(location)
     if sample is not None:
         dataset = Sampled(dataset, sample, seed=job.seed)
     encoder = load_encoder(side.encoder, device=side.device, dtype=side.dtype)
     folder = job.out / "vectors" / (_slug(location) + ("" if sample is None else f"-{sample}")) / name
-    return encode_dataset(dataset, encoder, folder, batch_size=side.batch_size)
+    return encode_dataset(dataset, encoder, folder, batch_size=side.batch_size, progress=True)
 
 
 @contextmanager

@@ -45,7 +45,8 @@ def test_one_data_set_needs_no_name(tmp_path: Path) -> None:
         ("- a\n- b\n", "keys and values"),
         ("old: [1\n", "must be YAML"),
         ("new: {encoder: b}\nevaluate_on: d\nout: o\n", "section 'old'"),
-        ("old: {encoder: a}\nnew: {encoder: b}\nevaluate_on: d\n", r"\['out'\]"),
+        ("old: {encoder: a}\nnew: {encoder: b}\nevaluate_on: d\n", "under 'out'"),
+        ("old: {vectors: a}\nnew: {encoder: b}\nout: o\n", "to encode under evaluate_on"),
         ("old: {encoder: a}\nnew: {encoder: b}\nevaluate_on: d\nout: o\nmethode: auto\n", r"found also \['methode'\]"),
         ("old: {encoder: a, colour: red}\nnew: {encoder: b}\nevaluate_on: d\nout: o\n", "section old"),
         ("old: {encoder: a, vectors: v}\nnew: {encoder: b}\nevaluate_on: d\nout: o\n", "exactly one"),
@@ -73,7 +74,7 @@ def test_a_job_on_stored_vectors_holds_out_fits_judges_and_writes(tmp_path: Path
         old=Side(vectors=str(upgrade.old_folder)),
         new=Side(vectors={"": str(upgrade.new_folder)}),
         out=tmp_path / "out",
-        evaluate_on={"all": "unused"},
+        evaluate_on={"all": None},
         method="procrustes",
         hold_out=0.4,
     )
@@ -92,7 +93,6 @@ def test_running_a_job_again_gives_the_same_numbers(tmp_path: Path) -> None:
         old=Side(vectors=str(upgrade.old_folder)),
         new=Side(vectors=str(upgrade.new_folder)),
         out=tmp_path / "out",
-        evaluate_on={"all": "unused"},
         method="ridge",
     )
     first, second = run_job(job).to_dict(), run_job(job).to_dict()

@@ -28,7 +28,7 @@ LAYERS: dict[str, set[str]] = {
     "pairing": {"errors", "spaces", "embeddings"},
     "datasets": {"errors", "spaces", "files", "embeddings"},
     "evaluation": {"errors", "spaces", "files", "embeddings"},
-    "methods": {"errors", "spaces", "files", "embeddings", "pairing"},
+    "methods": {"errors", "spaces", "files", "embeddings", "pairing", "artifacts"},  # Adapter.save_pretrained delegates
 }
 """What each part may import of Crossfade, beside itself."""
 
@@ -65,7 +65,8 @@ def _imported_parts(file: Path) -> set[str]:
 
 QUICK = {
     "import": "import crossfade",
-    "help": "import sys; sys.argv = ['crossfade', '--help']\nfrom crossfade.cli import main\ntry:\n    main()\nexcept SystemExit: pass",
+    "help": "import sys; sys.argv = ['crossfade', '--help']\n"
+    "from crossfade.cli import main\ntry:\n    main()\nexcept SystemExit: pass",
     "evaluation": "import crossfade.evaluation",
     "methods": "import crossfade.methods\nfor name in crossfade.methods.METHODS: crossfade.methods.METHODS[name]",
     "datasets": "import crossfade.datasets",

@@ -27,8 +27,8 @@ def command(
 
     Exit code: as evaluate.
     """
-    from crossfade.jobs import demo_job, overall, run_job
     from crossfade.cli.tables import print_job
+    from crossfade.jobs import demo_job, overall, run_job
 
     result = run_job(demo_job(out, method=method, seed=seed))
     if json_:

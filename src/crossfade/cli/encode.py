@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from crossfade.cli.output import JsonFlag, print_json, print_rows
+from crossfade.spaces import MODALITIES, Modality
 
 NAME = "encode"
 
@@ -49,11 +50,11 @@ def command(
     from crossfade.encoding import encode_dataset
 
     model = load_encoder(encoder, device=device, dtype=dtype)
-    wanted = ("image", "text") if modality == "all" else (modality,)
+    wanted: tuple[Modality, ...] = MODALITIES if modality == "all" else (modality,)
     dataset = open_dataset(data)
     if sample is not None:
         dataset = Sampled(dataset, sample, seed=seed)
-    made = encode_dataset(dataset, model, out, modalities=wanted, role=role, batch_size=batch_size)
+    made = encode_dataset(dataset, model, out, modalities=wanted, role=role, batch_size=batch_size, progress=True)
     rows = {name: len(made.sets[name]) for name in made.sets}
     result = {"out": str(out), "rows": rows, "links": len(made.links), "space": model.space.to_dict()}
     if json_:

@@ -52,8 +52,8 @@ def command(
     Exit code: 0 compatible, 10 not compatible, 11 undecided.
     """
     from crossfade.artifacts import from_pretrained
-    from crossfade.judging import Judgement, judge
     from crossfade.cli.tables import print_evaluation
+    from crossfade.judging import Judgement, judge
 
     judgement = Judgement(
         relevant=relevant,

@@ -40,9 +40,9 @@ def command(
     A share of the items is kept aside, so that evaluate can judge on what the adapter has never seen.
     """
     from crossfade.artifacts import require_free, save_pretrained
+    from crossfade.cli.tables import print_fit
     from crossfade.fitting import fit, method_from_options
     from crossfade.pairing import pair
-    from crossfade.cli.tables import print_fit
 
     require_free(out, overwrite=overwrite)
     olds, news = open_side(old, old_space, links), open_side(new, new_space, links)

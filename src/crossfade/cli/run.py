@@ -22,8 +22,8 @@ def command(
 
     Exit code: 0 compatible on every evaluation, 10 not compatible on one, 11 undecided.
     """
-    from crossfade.jobs import load_job, overall, run_job
     from crossfade.cli.tables import print_job
+    from crossfade.jobs import load_job, overall, run_job
 
     result = run_job(load_job(job))
     if json_:

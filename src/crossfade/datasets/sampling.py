@@ -17,7 +17,7 @@ __all__ = ["Sampled"]
 
 @final
 class Sampled(Dataset):
-    """``count`` random items of another data set, in its order: images with all of their texts, or texts where there are no images.
+    """``count`` random items of another data set, in its order: images with all their texts, or texts where there are no images.
 
     The choice depends on the ids and the seed alone, and a smaller sample is part of a larger one.
 

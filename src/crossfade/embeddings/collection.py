@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crossfade.embeddings.core import Embeddings
-from crossfade.embeddings.locations import open_embeddings
 from crossfade.errors import ConfigError, FormatError
 from crossfade.spaces import MODALITIES, Modality, Space, require_same
 
@@ -53,6 +52,8 @@ def open_collection(named: Mapping[str, str], *, space: Space | None = None, lin
         FormatError: a location cannot be read.
         SpaceMismatch: its parts live in several spaces.
     """
+    from crossfade.embeddings.locations import open_embeddings
+
     sets: dict[Modality, Embeddings] = {}
     found_links = links
     for name, location in named.items():

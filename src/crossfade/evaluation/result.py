@@ -120,7 +120,7 @@ class DirectionResult:
         gallery: how many gallery items.
         metric: the metric that decides.
         scores: every system that could be evaluated.
-        gain: (M(mapped/old) − M(old/old)) / (M(new/new) − M(old/old)), where new/new is known and above old/old (BCT, 2003.11942).
+        gain: (M(mapped/old) − M(old/old)) / (M(new/new) − M(old/old)), where new/new is known and above old/old (BCT).
         flips: between old/old and mapped/old, where both are known.
         verdict: for this direction.
         slices: slice column → slice value → system → the deciding metric; and how many queries are in the slice.

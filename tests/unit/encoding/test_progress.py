@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from crossfade.progress import Meter, Progress
+from crossfade.encoding.progress import Meter, Progress
 
 
 def test_the_time_that_remains() -> None:
@@ -26,7 +26,7 @@ def test_the_cost_is_said_after_the_first_batch(capsys: pytest.CaptureFixture[st
 
 
 def test_lines_come_now_and_then(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crossfade.progress._LINE_EVERY", 0.0)
+    monkeypatch.setattr("crossfade.encoding.progress._LINE_EVERY", 0.0)
     with Meter("Encoding", True, total=None) as meter:
         meter.update(7, worked=7, skipped=0)
     assert "Encoding: 7 of ?, " in capsys.readouterr().err

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from crossfade.progress import Meter
+from crossfade.encoding.progress import Meter
 
 __all__ = ["first_interrupt"]
 

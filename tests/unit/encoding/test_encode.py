@@ -20,6 +20,7 @@ from crossfade.datasets.base import ImageItem, TextItem
 from crossfade.embeddings import Embeddings
 from crossfade.encoders import Encoder, Role, load_encoder
 from crossfade.encoding import EncodeSummary, encode
+from crossfade.encoding.progress import Progress
 from crossfade.errors import (
     ConfigError,
     CorruptItem,
@@ -31,7 +32,6 @@ from crossfade.errors import (
     SpaceMismatch,
     StorageError,
 )
-from crossfade.progress import Progress
 from crossfade.spaces import Space
 
 RUNNER = """

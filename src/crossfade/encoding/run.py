@@ -25,7 +25,10 @@ import numpy.typing as npt
 from crossfade.datasets.base import ImageItem, TextItem, Value
 from crossfade.embeddings import Embeddings
 from crossfade.encoders import Encoder, Role, load_encoder
-from crossfade.encoding_folder import EncodeSummary, EncodingFolder, InMemory, Sink, exclusive
+from crossfade.encoding.folder import EncodeSummary, EncodingFolder, InMemory, Sink, exclusive
+from crossfade.encoding.interrupts import first_interrupt
+from crossfade.encoding.items import Columns, Item, Items, as_items, read_ahead
+from crossfade.encoding.progress import Meter, ProgressOption
 from crossfade.errors import (
     ConfigError,
     CorruptItem,
@@ -36,9 +39,6 @@ from crossfade.errors import (
     OutOfMemory,
     StorageError,
 )
-from crossfade.interrupts import first_interrupt
-from crossfade.items import Columns, Item, Items, as_items, read_ahead
-from crossfade.progress import Meter, ProgressOption
 
 __all__ = ["EncodeSummary", "encode"]
 
@@ -70,7 +70,7 @@ def encode(
         batch_size: items in one forward pass; halved as often as needed where memory runs out.
         role: whether the texts are stored (``document``) or searched with (``query``); decides the prefix.
         shard_rows: rows after which a file is closed: at most so many are lost by a kill.
-        progress: show it on stderr, or call this with each :class:`~crossfade.progress.Progress`.
+        progress: show it on stderr, or call this with each :class:`~crossfade.encoding.progress.Progress`.
         resume: go on in a folder that holds rows; if false, such a folder is refused.
         on_corrupt: ``report`` lists an unreadable item in ``out/corrupt.jsonl`` and goes on; ``raise`` stops at it.
         retry_corrupt: try the items that an earlier run listed once more; those that can be read now are put at the
