@@ -56,6 +56,12 @@ class Judgement:
     resamples: int = 2000
     seed: int = 0
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The metadata columns that it needs."""
+        label = self.relevant.partition(":")[2] if self.relevant.startswith("labels:") else "label"
+        return (*self.slices, label)
+
 
 def judge(
     adapter: Adapter,
@@ -104,7 +110,7 @@ def judge(
     )
     if left_out:
         note = f"{left_out} queries were left out, because the adapter was fitted on them or on their answers."
-        result = replace(result, warnings=(*result.warnings, note))
+        result = replace(result, notes=(*result.notes, note))
     if report_to is not None:
         load_image, text_of = _lookups(data)
         material = collect_material(

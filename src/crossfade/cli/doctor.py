@@ -47,12 +47,18 @@ def command(
     if data is not None:
         from crossfade.datasets import check, open_dataset
 
-        summary = asdict(check(open_dataset(data)))
+        summary = check(open_dataset(data))
     about = {"crossfade": __version__, "python": sys.version.split()[0], "platform": platform.platform()}
     if json_:
         found = [_as_json(feature) for feature in features]
         print_json(
-            {**about, "features": found, "methods": list(METHODS), "demo_encoders": _demo_encoders(), "data": summary}
+            {
+                **about,
+                "features": found,
+                "methods": list(METHODS),
+                "demo_encoders": _demo_encoders(),
+                "data": summary and summary.to_dict(),
+            }
         )
         return
     print_rows(about)
@@ -65,7 +71,7 @@ def command(
     print_rows({"methods": ", ".join(METHODS), **{f"demo:{name}": where for name, where in _demo_encoders().items()}})
     if summary is not None:
         typer.echo()
-        print_rows(summary)
+        typer.echo(str(summary))
 
 
 @dataclass(frozen=True)

@@ -66,8 +66,8 @@ def command(
     )
     result = judge(
         from_pretrained(adapter),
-        old=open_side(old, old_space, links),
-        new=open_side(new, new_space, links),
+        old=open_side(old, old_space, links, metadata=judgement.columns),
+        new=open_side(new, new_space, links, metadata=judgement.columns),
         judgement=judgement,
         data=data,
         report_to=out,

@@ -32,7 +32,9 @@ LinksOption = Annotated[
 ]
 
 
-def open_side(locations: Sequence[str], space_file: Path | None, links: Path | None = None) -> Collection:
+def open_side(
+    locations: Sequence[str], space_file: Path | None, links: Path | None = None, *, metadata: Sequence[str] = ()
+) -> Collection:
     """Open one side (old or new) of an upgrade.
 
     Raises:
@@ -56,4 +58,4 @@ def open_side(locations: Sequence[str], space_file: Path | None, links: Path | N
                 f"Vectors of one side and modality may be named once; {where!r} comes after {named[key]!r}."
             )
         named[key] = where
-    return open_collection(named, space=space, links=links)
+    return open_collection(named, space=space, links=links, metadata=metadata)

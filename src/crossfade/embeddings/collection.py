@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,12 +40,19 @@ class Collection:
         return next(iter(self.sets.values())).space
 
 
-def open_collection(named: Mapping[str, str], *, space: Space | None = None, links: Path | None = None) -> Collection:
+def open_collection(
+    named: Mapping[str, str],
+    *,
+    space: Space | None = None,
+    links: Path | None = None,
+    metadata: Sequence[str] = (),
+) -> Collection:
     """Open stored vectors.
 
     Args:
         named: modality → location; under the empty name, a location that says itself what it holds.
         space: where the vectors live, for files that do not say it.
+        metadata: the columns of Parquet and Arrow files to keep, where they have them.
         links: a file of links; by default ``links.parquet`` in the folder, if it is there.
 
     Raises:
@@ -61,11 +68,11 @@ def open_collection(named: Mapping[str, str], *, space: Space | None = None, lin
         parts = {m: path / m for m in MODALITIES if (path / m / "embeddings.json").exists()}
         if name in MODALITIES:
             where = parts.get(name, path)
-            opened = [open_embeddings(where, space=space, modality=name)]
+            opened = [open_embeddings(where, space=space, modality=name, metadata=metadata)]
         elif parts:
             opened = [open_embeddings(where, space=space) for where in parts.values()]
         else:
-            opened = [open_embeddings(path, space=space)]
+            opened = [open_embeddings(path, space=space, metadata=metadata)]
         sets.update({embeddings.modality: embeddings for embeddings in opened})
         if found_links is None and (path / "links.parquet").exists():
             found_links = path / "links.parquet"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from crossfade.embeddings.clip_retrieval import is_clip_retrieval, read_clip_retrieval
@@ -9,7 +10,7 @@ from crossfade.embeddings.core import Embeddings
 from crossfade.embeddings.folder import load_folder
 from crossfade.embeddings.npy import VECTORS, read_npy_pair
 from crossfade.embeddings.shards import resolve_modality, resolve_space
-from crossfade.embeddings.tables import ARROW_SUFFIXES, PARQUET_SUFFIXES, read_arrow, read_parquet
+from crossfade.embeddings.tables import ARROW_SUFFIXES, PARQUET_SUFFIXES, table_columns, read_arrow, read_parquet
 from crossfade.errors import ConfigError, FormatError
 from crossfade.spaces import Modality, Space
 
@@ -29,6 +30,7 @@ def open_embeddings(
     modality: Modality | None = None,
     ids: str | None = None,
     vectors: str | None = None,
+    metadata: Sequence[str] = (),
 ) -> Embeddings:
     """Open stored vectors: Crossfade's folder, clip-retrieval's, .npy, Parquet or Arrow, one file or a folder of them.
 
@@ -38,6 +40,8 @@ def open_embeddings(
         modality: ``image`` or ``text``; may be left out where the place says it or the space holds one only.
         ids: for Parquet, Arrow and clip-retrieval the column of ids; for .npy the file of ids.
         vectors: for Parquet and Arrow the column of vectors.
+        metadata: for Parquet and Arrow the columns to keep for slicing results, of those that there are; a folder of
+            Crossfade's brings all of its own.
 
     Raises:
         FormatError: nothing is there, it is of no known format, of several, or damaged.
@@ -62,7 +66,9 @@ def open_embeddings(
     if kind == "npy":
         return read_npy_pair(path, ids, space=space, modality=modality)
     read = read_parquet if kind == "parquet" else read_arrow
-    return read(path, space=space, modality=modality, ids=ids or "id", vectors=vectors or "vector")
+    present = set(table_columns(path)) if metadata else set()
+    kept = [name for name in dict.fromkeys(metadata) if name in present]
+    return read(path, space=space, modality=modality, ids=ids or "id", vectors=vectors or "vector", metadata=kept)
 
 
 def format_of(path: Path) -> str:

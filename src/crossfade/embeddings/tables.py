@@ -221,6 +221,19 @@ def write_arrow(
             writer.write_batch(batch)
 
 
+def table_columns(path: Location) -> tuple[str, ...]:
+    """The columns of the first of these Parquet or Arrow files.
+
+    Raises:
+        FormatError: it is missing or damaged.
+    """
+    file = shard_files(path, (*PARQUET_SUFFIXES, *ARROW_SUFFIXES))[0]
+    if file.suffix in PARQUET_SUFFIXES:
+        return tuple(_parquet_schema(file).names)
+    with reading(file), pa.memory_map(str(file)) as source:
+        return tuple(_arrow_batches(source)[0].names)
+
+
 def write_columns(path: Path, columns: Mapping[str, npt.NDArray[Any]]) -> None:
     """Write metadata columns of one length as Parquet, in one step.
 

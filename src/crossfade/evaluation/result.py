@@ -139,6 +139,9 @@ class DirectionResult:
     slice_sizes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
+_REBUILT = ("directions", "verdict", "warnings", "notes")
+
+
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """Everything that :func:`crossfade.evaluate` found.
@@ -153,6 +156,7 @@ class Evaluation:
         level: confidence level of every interval, for example 0.95.
         resamples: bootstrap resamples behind every interval.
         seed: of the bootstrap.
+        notes: what else a reader should know and need not doubt, such as how many queries were left out.
     """
 
     source: Mapping[str, Any]
@@ -165,6 +169,7 @@ class Evaluation:
     level: float
     resamples: int
     seed: int
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The evaluation as JSON values."""
@@ -179,9 +184,15 @@ class Evaluation:
         """
         try:
             directions = tuple(_direction(value) for value in values["directions"])
-            rest = {name: value for name, value in values.items() if name not in ("directions", "verdict", "warnings")}
+            rest = {name: value for name, value in values.items() if name not in _REBUILT}
             verdict = _verdict(values["verdict"])
-            return cls(**rest, directions=directions, verdict=verdict, warnings=tuple(values["warnings"]))
+            return cls(
+                **rest,
+                directions=directions,
+                verdict=verdict,
+                warnings=tuple(values["warnings"]),
+                notes=tuple(values.get("notes", ())),
+            )
         except (KeyError, TypeError) as error:
             raise FormatError(
                 f"An evaluation must have the fields of crossfade {cls.__name__}; found otherwise ({error})."

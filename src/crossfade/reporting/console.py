@@ -56,6 +56,7 @@ def _parts(evaluation: Evaluation, *, below: bool) -> Group:
     parts.append(
         Text.assemble((verdict.outcome.upper(), OUTCOMES[verdict.outcome]), "  ", headline(evaluation), overflow="fold")
     )
+    parts += [Text(note, style="dim") for note in evaluation.notes]
     return Group(*parts)
 
 

@@ -42,6 +42,7 @@ def to_markdown(evaluation: Evaluation, *, material: Material | None = None, tit
     lines += _table(["field", "old (target)", "new (source)"], [[r.name, r.old, r.new] for r in space_rows(evaluation)])
     lines += ["## Provenance", ""]
     lines += [f"- {_words(role)}: {_words(name)}" for role, name in drawn.data.items()]
+    lines += [f"- {_words(note)}" for note in evaluation.notes]
     lines += [
         f"- intervals: {level}, paired bootstrap over queries, {count(evaluation.resamples)} resamples, "
         f"seed {evaluation.seed}",

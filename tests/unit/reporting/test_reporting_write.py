@@ -40,7 +40,7 @@ def test_read_back(tmp_path: Path, evaluation: Evaluation) -> None:
 
 def tuples(values: dict[str, object]) -> dict[str, object]:
     """JSON knows no tuples: the fields that are tuples in an evaluation."""
-    return {k: tuple(v) if k in ("directions", "warnings", "worst", "best") else v for k, v in values.items()}  # type: ignore[arg-type]
+    return {k: tuple(v) if k in ("directions", "warnings", "notes", "worst", "best") else v for k, v in values.items()}  # type: ignore[arg-type]
 
 
 def test_json_names_the_fingerprints_and_no_texts(evaluation: Evaluation, material: Material) -> None:
