@@ -45,7 +45,7 @@ class Recalls:
 def measure(models: Path, encoders: Sequence[str], *, split_seed: int) -> dict[str, Any]:
     """Measure the encoders ``glyphs-<name>`` in a folder; a JSON-ready record with what it was measured on."""
     started = time.monotonic()
-    recalls = {}
+    recalls: dict[str, dict[str, Any]] = {}
     for encoder in encoders:
         recalls[encoder] = {}
         for split in SPLITS:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import string
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -25,6 +27,7 @@ _SPECIAL = {
     "unk_token": "<|unknown|>",
     "eos_token": "<|endoftext|>",  # id 3: with id 2, CLIP would pool at the largest id instead of here
 }
+_LAST = [f"{character}</w>" for character in string.ascii_lowercase + string.digits + "-"]  # each may end a new word
 
 
 def train_tokenizer(names: Sequence[str], *, vocabulary: int, context: int) -> CLIPTokenizer:
@@ -32,14 +35,14 @@ def train_tokenizer(names: Sequence[str], *, vocabulary: int, context: int) -> C
     blank = CLIPTokenizer(vocab={token: i for i, token in enumerate(_SPECIAL.values())}, merges=[], **_SPECIAL)
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
-        special_tokens=list(_SPECIAL.values()),
+        special_tokens=[*_SPECIAL.values(), *_LAST],  # with ids given here, or ties between merges fall at random
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         end_of_word_suffix="</w>",
         show_progress=False,
     )
     blank.backend_tokenizer.train_from_iterator(names, trainer)
     bpe = json.loads(blank.backend_tokenizer.to_str())["model"]
-    merges = [tuple(pair) for pair in bpe["merges"]]
+    merges: Any = [tuple(pair) for pair in bpe["merges"]]
     return CLIPTokenizer(vocab=bpe["vocab"], merges=merges, model_max_length=context, **_SPECIAL)
 
 
@@ -85,9 +88,9 @@ def save(model: CLIPModel, tokenizer: CLIPTokenizer, folder: Path) -> None:
     weights = {name: tensor.detach().half().contiguous() for name, tensor in model.state_dict().items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     tokenizer.save_pretrained(folder)
-    side = model.config.vision_config.image_size
+    vision: Any = model.config.vision_config
     CLIPImageProcessorPil(
-        size={"height": side, "width": side},
+        size={"height": vision.image_size, "width": vision.image_size},
         do_center_crop=False,
         image_mean=[MEAN] * 3,
         image_std=[STD] * 3,

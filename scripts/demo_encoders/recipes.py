@@ -78,8 +78,8 @@ RECIPES = {
             vocabulary=1024,
         ),
         share=0.2,
-        steps=250,
-        decay=100,
+        steps=280,
+        decay=110,
         characters=128,
     ),
     "new": Recipe(

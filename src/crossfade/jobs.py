@@ -206,7 +206,7 @@ def run_job(job: Job) -> JobResult:
         save_pretrained(fitted.adapter, job.out / "adapter", overwrite=True)
     evaluations: dict[str, Evaluation] = {}
     reports = {name: job.out / "reports" / _slug(name) / "report.html" for name in opened}
-    judgement = Judgement(relevant=job.relevant, slices=job.slices, metric=job.metric, seed=job.seed)
+    judgement = _judgement(job)
     with _stage("evaluate and report", seconds):
         for name, (gallery, queries) in opened.items():
             evaluations[name] = judge(
@@ -224,6 +224,10 @@ def run_job(job: Job) -> JobResult:
     return JobResult(fitted, len(pairs), evaluations, reports, job.out, seconds)
 
 
+def _judgement(job: Job) -> Judgement:
+    return Judgement(relevant=job.relevant, slices=job.slices, metric=job.metric, seed=job.seed)
+
+
 def _open_both(job: Job, location: str | None, sample: int | None) -> tuple[Collection, Collection]:
     """The old and the new model's vectors of one data set."""
     return _open(job, "old", job.old, location, sample), _open(job, "new", job.new, location, sample)
@@ -232,9 +236,8 @@ def _open_both(job: Job, location: str | None, sample: int | None) -> tuple[Coll
 def _open(job: Job, name: str, side: Side, location: str | None, sample: int | None) -> Collection:
     if side.vectors is not None:
         named = {"": side.vectors} if isinstance(side.vectors, str) else side.vectors
-        return open_collection(
-            named, space=None if side.space is None else Space.from_dict(read_json(Path(side.space)))
-        )
+        space = None if side.space is None else Space.from_dict(read_json(Path(side.space)))
+        return open_collection(named, space=space, metadata=_judgement(job).columns)
     from crossfade.datasets import open_dataset
     from crossfade.datasets.sampling import Sampled
     from crossfade.encoders import load_encoder

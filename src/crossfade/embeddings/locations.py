@@ -10,7 +10,7 @@ from crossfade.embeddings.core import Embeddings
 from crossfade.embeddings.folder import load_folder
 from crossfade.embeddings.npy import VECTORS, read_npy_pair
 from crossfade.embeddings.shards import resolve_modality, resolve_space
-from crossfade.embeddings.tables import ARROW_SUFFIXES, PARQUET_SUFFIXES, table_columns, read_arrow, read_parquet
+from crossfade.embeddings.tables import ARROW_SUFFIXES, PARQUET_SUFFIXES, read_arrow, read_parquet, table_columns
 from crossfade.errors import ConfigError, FormatError
 from crossfade.spaces import Modality, Space
 
