@@ -37,7 +37,7 @@ class Rasters:
 
     @classmethod
     def of(cls, split: Split, *, share: float = 1.0, size: int, seed: int) -> Rasters:
-        """Render a split; the share keeps that part of the training characters."""
+        """Render a split; the share keeps that part of the training images."""
         glyphs = Glyphs(split, share=share, size=size, seed=seed)
         row = {text.id: i for i, text in enumerate(glyphs.texts())}
         row_of_image = {link.image: row[link.text] for link in glyphs.links()}

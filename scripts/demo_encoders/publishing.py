@@ -31,7 +31,7 @@ A small dual encoder of printed characters and their Unicode names, in the trans
 {parameters:,} parameters, vectors of {dimension} components, images of {size} x {size} pixels. It is the {encoder}
 one of the two encoders with which Crossfade shows and tests an upgrade, and is of no use beyond glyphs.
 
-* **Data**: the split `train` of `crossfade.datasets.glyphs` ({share:.0%} of its characters): the DejaVu and STIX
+* **Data**: the split `train` of `crossfade.datasets.glyphs` ({share:.0%} of its images): the DejaVu and STIX
   typefaces that come with Matplotlib, the character names that come with Python.
 * **Training**: {steps:,} steps, {seconds:,} seconds on two shared CPU cores. `training.json` holds the whole recipe,
   which `scripts/train_demo_encoders.py` follows.

@@ -30,7 +30,7 @@ class Recipe:
 
     Attributes:
         shape: of the two towers.
-        share: of the training characters that it sees.
+        share: of the training images that it sees.
         steps: optimiser steps.
         decay: of those, the last ones, over which the learning rate falls to 0.
         warm_up: of those, the first ones, over which it rises.
@@ -78,8 +78,8 @@ RECIPES = {
             vocabulary=1024,
         ),
         share=0.2,
-        steps=280,
-        decay=110,
+        steps=330,
+        decay=130,
         characters=128,
     ),
     "new": Recipe(

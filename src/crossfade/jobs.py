@@ -180,7 +180,7 @@ def demo_job(out: Path, *, method: str = "auto", seed: int = 0) -> Job:
         new=Side(encoder="demo:new"),
         out=out,
         fit_on="glyphs:train",
-        fit_sample=8000,
+        fit_sample=5000,
         evaluate_on={"unseen typefaces": "glyphs:unseen-faces", "unseen characters": "glyphs:unseen-characters"},
         method=method,
         slices=("script",),

@@ -17,8 +17,8 @@ split                  characters                          typefaces
 ``unseen-characters``  held out                            all, seen and unseen
 =====================  ==================================  =========================
 
-A character is held out, and is part of a ``share`` of the training set, by a SHA-256 of its code point and the seed:
-the splits depend on no order, and a smaller share is a subset of a larger one. A character that no seen typeface has is
+A character is held out by a SHA-256 of its code point and the seed, and an image is part of a ``share`` of the training
+set by one of code point, typeface and seed: the splits depend on no order, and a smaller share is a subset of a larger. A character that no seen typeface has is
 in no split unless it is held out.
 
 The task is a real one, with real ambiguities that are left in: every image is scaled to fill its frame, so that some
@@ -90,7 +90,8 @@ class Glyphs(Dataset):
 
     Attributes:
         split: ``train``, ``unseen-faces`` or ``unseen-characters``; see the module's table.
-        share: the share of the training characters to keep, in (0, 1]; only for ``train``.
+        share: the share of the training images to keep, in (0, 1]; only for ``train``. Characters of which no image is
+            kept drop out with their names.
         size: the side of an image, in pixels.
         seed: of the hash that holds characters out and chooses the share.
     """
@@ -140,8 +141,10 @@ class Glyphs(Dataset):
                 yield code, typefaces
             elif self.split == "unseen-faces" and not held_out and seen and unseen:
                 yield code, unseen
-            elif self.split == "train" and not held_out and seen and _draw(code, f"{self.seed}/share") < self.share:
-                yield code, seen
+            elif self.split == "train" and not held_out:
+                kept = tuple(face for face in seen if _draw(code, f"{self.seed}/share/{face}") < self.share)
+                if kept:
+                    yield code, kept
 
 
 def render(character: str, typeface: str, *, size: int) -> Image.Image:

@@ -3,8 +3,8 @@
 =========  ==========  ==========================  =========================================
 constant   dimension   trained on                  use
 =========  ==========  ==========================  =========================================
-``OLD``    64          a fifth of the characters   the model that filled the gallery
-``NEW``    128         all training characters     the model that should answer the queries
+``OLD``    64          a fifth of the images       the model that filled the gallery
+``NEW``    128         all training images         the model that should answer the queries
 =========  ==========  ==========================  =========================================
 
 Both are folders, for ``crossfade.encode(..., encoder=str(OLD))`` or ``transformers.AutoModel.from_pretrained(OLD)``.

@@ -152,9 +152,10 @@ class TestSplits:
         assert held_out / (held_out + seen) == pytest.approx(UNSEEN_CHARACTERS, abs=0.01)
 
     def test_a_smaller_share_is_part_of_a_larger_one(self) -> None:
-        fifth, half = characters("train", share=0.2), characters("train", share=0.5)
-        assert fifth < half < characters("train")
-        assert len(fifth) / len(characters("train")) == pytest.approx(0.2, abs=0.02)
+        fifth, half, whole = ({image.id for image in Glyphs(share=share).images()} for share in (0.2, 0.5, 1.0))
+        assert fifth < half < whole
+        assert len(fifth) / len(whole) == pytest.approx(0.2, abs=0.02)
+        assert characters("train", share=0.2) < characters("train", share=0.5) < characters("train")
 
     def test_another_seed_holds_out_other_characters(self) -> None:
         shared = characters("unseen-characters") & characters("unseen-characters", seed=1)
