@@ -32,10 +32,10 @@ def cli_page() -> str:
         "",
         "| exit code | meaning |",
         "|---|---|",
-        "| 0 | done; for `evaluate`, `run` and `demo`: compatible; for `fingerprint` of two: the same space |",
+        "| 0 | done; for `evaluate` and `run`: compatible; for `fingerprint` of two: the same space |",
         "| 2 | wrong usage |",
         f"| {home.BAD_INPUT} | bad input: the message gives the rule, the value found and the way out |",
-        "| 10 | `evaluate`, `run`, `demo`: not compatible; `fingerprint` of two: different spaces |",
+        "| 10 | `evaluate`, `run`: not compatible; `fingerprint` of two: different spaces |",
         "| 11 | undecided at this number of queries |",
         f"| {home.INTERRUPTED} | interrupted; run the same command again to go on |",
     ]

@@ -94,7 +94,7 @@ RECIPES = {
             vocabulary=2048,
         ),
         share=1.0,
-        steps=1550,
+        steps=1300,
         decay=400,
         characters=192,
     ),

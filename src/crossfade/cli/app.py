@@ -1,6 +1,6 @@
 """The command ``crossfade``: its verbs, its exit codes, and how errors are told.
 
-Exit codes: 0 done (for ``evaluate``, ``run`` and ``demo``: compatible) · 2 wrong usage · 3 bad input, the reason on stderr
+Exit codes: 0 done (for ``evaluate`` and ``run``: compatible) · 2 wrong usage · 3 bad input, the reason on stderr
 · 10 not compatible · 11 undecided · 130 interrupted. Results go to stdout, progress and errors to stderr.
 """
 

@@ -16,7 +16,7 @@ __all__ = ["EXIT_CODES", "JsonFlag", "print_json", "print_rows"]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
 EXIT_CODES: Mapping[Outcome, int] = {"compatible": 0, "not compatible": 10, "undecided": 11}
-"""What a script can branch on after ``evaluate``, ``run`` and ``demo``."""
+"""What a script can branch on after ``evaluate`` and ``run``."""
 
 
 def print_json(value: Any) -> None:

@@ -23,21 +23,25 @@ def print_fit(fitted: Fit, *, pairs: int, kept_aside: int) -> None:
     console = _console()
     if fitted.candidates:
         table = Table(box=None, pad_edge=False, header_style="dim", title_justify="left")
-        for name in ("method", "held-out MRR", "R@1", "difference to the chosen", ""):
-            table.add_column(name)
+        directions = list(next((c.recall for c in fitted.candidates if c.chosen), None) or {})
+        columns = ("method", "held-out MRR", *(f"R@1 {name}" for name in directions), "difference to the chosen", "")
+        for name in columns:
+            table.add_column(name, no_wrap=True)
         for candidate in fitted.candidates:
-            recall = "  ".join(
-                f"{direction} {100 * share:.1f}" for direction, share in (candidate.recall or {}).items()
-            )
+            recall = candidate.recall or {}
+            note = "two encoders" if candidate.two_encoders else ""
             table.add_row(
                 candidate.label,
-                "" if candidate.score is None else str(candidate.score),
-                recall,
-                "" if candidate.difference is None else str(candidate.difference),
-                "← chosen" if candidate.chosen else candidate.reason,
+                str(candidate.score or "—"),
+                *(f"{100 * recall[name]:.1f} %" if name in recall else "—" for name in directions),
+                str(candidate.difference or ""),
+                "← chosen" if candidate.chosen else note,
                 style="bold" if candidate.chosen else "",
             )
         console.print(table)
+        for candidate in fitted.candidates:
+            if candidate.reason:
+                console.print(f"{candidate.method}: {candidate.reason}", style="dim", highlight=False)
     aside = f"; {kept_aside} kept aside for evaluate" if kept_aside else ""
     console.print(f"{fitted.sentence} ({pairs} pairs{aside})", highlight=False)
 
