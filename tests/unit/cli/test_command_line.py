@@ -33,7 +33,19 @@ def upgrade(tmp_path_factory: pytest.TempPathFactory) -> Upgrade:
 @pytest.fixture(scope="module")
 def adapter(upgrade: Upgrade, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("fit") / "adapter"
-    run("fit", "--old", upgrade.old_folder, "--new", upgrade.new_folder, "--out", out, "-m", "procrustes", "--hold-out", 0.5)
+    run(
+        "fit",
+        "--old",
+        upgrade.old_folder,
+        "--new",
+        upgrade.new_folder,
+        "--out",
+        out,
+        "-m",
+        "procrustes",
+        "--hold-out",
+        0.5,
+    )
     return out
 
 
@@ -79,7 +91,9 @@ def test_hyper_parameters_are_set_by_name(upgrade: Upgrade, tmp_path: Path) -> N
     sides = ("--old", upgrade.old_folder, "--new", upgrade.new_folder)
     run("fit", *sides, "--out", tmp_path / "a", "-m", "procrustes", "--set", "center=modality")
     assert cf.from_pretrained(tmp_path / "a").provenance.config["center"] == "modality"  # type: ignore[union-attr]
-    assert "hyper-parameters" in run("fit", *sides, "--out", tmp_path / "b", "-m", "ridge", "--set", "x=1", code=3).stderr
+    assert (
+        "hyper-parameters" in run("fit", *sides, "--out", tmp_path / "b", "-m", "ridge", "--set", "x=1", code=3).stderr
+    )
     assert not (tmp_path / "b").exists()
 
 
@@ -112,7 +126,9 @@ def test_vectors_without_a_space_enter_by_naming_it(upgrade: Upgrade, tmp_path: 
         for modality, embeddings in side.sets.items():
             np.save(tmp_path / f"{name}-{modality}.npy", embeddings.matrix())
         (tmp_path / f"{name}.json").write_text(json.dumps(side.space.to_dict()))
-    sides = [part for n in ("old", "new") for m in ("image", "text") for part in (f"--{n}", f"{m}={tmp_path}/{n}-{m}.npy")]
+    sides = [
+        part for n in ("old", "new") for m in ("image", "text") for part in (f"--{n}", f"{m}={tmp_path}/{n}-{m}.npy")
+    ]
     spaces = ("--old-space", tmp_path / "old.json", "--new-space", tmp_path / "new.json")
     run("fit", *sides, *spaces, "--out", tmp_path / "adapter", "-m", "procrustes")
     assert cf.from_pretrained(tmp_path / "adapter").source == upgrade.new.space
@@ -149,7 +165,16 @@ def test_doctor_lists_features_and_checks_a_data_set(tmp_path: Path) -> None:
 
 
 def test_encode_writes_both_modalities_and_links_and_goes_on_after_a_kill(tmp_path: Path) -> None:
-    arguments = ["encode", "glyphs:unseen-characters", "-e", "demo:old", "-o", str(tmp_path / "v"), "--batch-size", "32"]
+    arguments = [
+        "encode",
+        "glyphs:unseen-characters",
+        "-e",
+        "demo:old",
+        "-o",
+        str(tmp_path / "v"),
+        "--batch-size",
+        "32",
+    ]
     process = subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 60
     while not (tmp_path / "v" / "image").exists() and time.monotonic() < deadline:
@@ -167,7 +192,9 @@ def test_bad_input_is_exit_code_3_with_one_message(upgrade: Upgrade, tmp_path: P
     assert "missing" in run("run", tmp_path / "no.yaml", code=3).stderr
     assert run("evaluate", tmp_path / "no-adapter", "--old", "a", "--new", "b", code=3).stderr.startswith("error: ")
     (tmp_path / "broken.npy").write_bytes(b"\x93NUMPY\x01\x00")
-    told = run("fit", "--old", tmp_path / "broken.npy", "--new", upgrade.new_folder, "--out", tmp_path / "x", code=3).stderr
+    told = run(
+        "fit", "--old", tmp_path / "broken.npy", "--new", upgrade.new_folder, "--out", tmp_path / "x", code=3
+    ).stderr
     assert told.startswith("error: ")
     assert not (tmp_path / "x").exists()
 
@@ -186,6 +213,8 @@ def test_a_job_runs_from_its_file(upgrade: Upgrade, tmp_path: Path) -> None:
     assert Path(told["reports"]["evaluation"]).exists()
 
 
-@pytest.mark.parametrize("verb", ["fit", "evaluate", "run", "demo", "encode", "report", "export", "fingerprint", "doctor"])
+@pytest.mark.parametrize(
+    "verb", ["fit", "evaluate", "run", "demo", "encode", "report", "export", "fingerprint", "doctor"]
+)
 def test_every_verb_has_json_and_help(verb: str) -> None:
     assert "--json" in run(verb, "--help").stdout

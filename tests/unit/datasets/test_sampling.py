@@ -39,7 +39,9 @@ def test_chosen_images_bring_all_of_their_texts_and_links() -> None:
     images = {item.id for item in sample.images()}
     assert len(images) == 10
     assert {item.id for item in sample.texts()} == {f"t{i[1:]}-{c}" for i in images for c in range(2)}
-    assert {(link.text, link.image) for link in sample.links()} == {(f"t{i[1:]}-{c}", i) for i in images for c in range(2)}
+    assert {(link.text, link.image) for link in sample.links()} == {
+        (f"t{i[1:]}-{c}", i) for i in images for c in range(2)
+    }
 
 
 def test_the_choice_depends_on_ids_and_seed_alone() -> None:
