@@ -33,11 +33,11 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def write(folder: Path, config: dict[str, Any], results: Any) -> Path:
-    """Append this run to ``folder/result.json``: earlier runs stay."""
+def write(folder: Path, config: dict[str, Any], results: Any, *, table: list[dict[str, Any]] | None = None) -> Path:
+    """Append this run to ``folder/result.json``: earlier runs stay; ``table`` is what the documentation shows of it."""
     path = folder / "result.json"
     runs = json.loads(path.read_text()) if path.exists() else []
-    runs.append({**provenance(), "config": config, "results": results})
+    runs.append({**provenance(), "config": config, "results": results, "table": table})
     path.write_text(json.dumps(runs, indent=1, ensure_ascii=False) + "\n")
     return path
 

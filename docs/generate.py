@@ -8,10 +8,11 @@ from __future__ import annotations
 import inspect
 import json
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-import click
 import typer
 
 DOCS = Path(__file__).parent
@@ -22,8 +23,6 @@ def cli_page() -> str:
     """The command line reference, from the command line itself."""
     from crossfade.cli import app as home
 
-    command = typer.main.get_command(home.app)
-    assert isinstance(command, click.Group)
     lines = [
         "# Command line",
         "",
@@ -39,33 +38,39 @@ def cli_page() -> str:
         "| 11 | undecided at this number of queries |",
         f"| {home.INTERRUPTED} | interrupted; run the same command again to go on |",
     ]
-    for name in command.list_commands(click.Context(command)):
-        verb = command.commands[name]
-        context = click.Context(verb, info_name=f"crossfade {name}")
-        usage = " ".join(verb.collect_usage_pieces(context))
-        lines += [
-            "",
-            f"## crossfade {name}",
-            "",
-            inspect.cleandoc(verb.help or ""),
-            "",
-            "```",
-            f"crossfade {name} {usage}",
-            "```",
-            "",
-        ]
-        lines += ["| option | default | meaning |", "|---|---|---|"]
-        lines += [_option(parameter) for parameter in verb.params]
+    for verb in home.app.registered_commands:
+        assert verb.callback is not None
+        hints = get_type_hints(verb.callback, include_extras=True)
+        parameters = inspect.signature(verb.callback).parameters.values()
+        rows = [_row(p.name, hints[p.name], p.default) for p in parameters]
+        words = [row.usage for row in rows if row.usage]
+        lines += ["", f"## crossfade {verb.name}", "", inspect.cleandoc(verb.callback.__doc__ or ""), ""]
+        lines += ["```", " ".join(["crossfade", str(verb.name), *words, "[OPTIONS]"]), "```", ""]
+        lines += ["| option | default | meaning |", "|---|---|---|", *(row.line for row in rows)]
     return "\n".join(lines) + "\n"
 
 
-def _option(parameter: Any) -> str:
-    option = parameter.param_type_name == "option"
-    names = ", ".join(f"`{name}`" for name in parameter.opts) if option else f"`{parameter.name.upper()}`"
-    choices = [str(choice) for choice in getattr(parameter.type, "choices", None) or ()]
-    help_ = " ".join([parameter.help or "", f"({' | '.join(choices)})" if choices else ""]).strip().replace("|", "\\|")
-    default = "" if parameter.default in (None, False, []) else f"`{parameter.default}`"
-    return f"| {names} | {'required' if parameter.required else default} | {help_} |"
+@dataclass(frozen=True)
+class _Row:
+    """A parameter: its line in the table, and its part in the usage where it is required."""
+
+    line: str
+    usage: str
+
+
+def _row(name: str, hint: Any, default: object) -> _Row:
+    kind, info = hint.__origin__, hint.__metadata__[0]
+    option = isinstance(info, typer.models.OptionInfo)
+    # In an Annotated type, typer takes the first flag for the default.
+    given = [info.default] if isinstance(info.default, str) and info.default.startswith("-") else []
+    flags = [*given, *(info.param_decls or ())] or [f"--{name.strip('_').replace('_', '-')}"]
+    required = default is inspect.Parameter.empty
+    choices = [str(choice) for choice in get_args(kind)] if get_origin(kind) is Literal else []
+    help_ = " ".join([info.help or "", f"({' | '.join(choices)})" if choices else ""]).strip().replace("|", "\\|")
+    shown = "required" if required else "" if default is None or default is False else f"`{default}`"
+    names = ", ".join(f"`{flag}`" for flag in flags) if option else f"`{name.upper()}`"
+    usage = "" if not required else f"{flags[0]} …" if option else name.upper()
+    return _Row(f"| {names} | {shown} | {help_} |", usage)
 
 
 def benchmarks_page() -> str:
@@ -87,27 +92,31 @@ def benchmarks_page() -> str:
                 f"*{run['date']}, {run['processor']}, {run['cores']} cores, NumPy {run['versions']['numpy']}.*",
                 "",
             ]
-        lines += _table(run.get("results", {}))
+        lines += _table(run.get("table") or run.get("results") or run.get("recalls") or {})
     return "\n".join(lines) + "\n"
 
 
 def _table(results: Any) -> list[str]:
-    """Rows of figures as a table; anything deeper as it is recorded."""
-    if isinstance(results, dict) and results and all(not isinstance(v, dict | list) for v in results.values()):
-        return [
-            "| figure | value |",
-            "|---|---|",
-            *(f"| {name} | {_figure(value)} |" for name, value in results.items()),
-        ]
+    """Rows of figures as a table; a deeper structure with one figure a line, under the names that lead to it."""
     if isinstance(results, list) and results and all(isinstance(row, dict) for row in results):
         names = list(results[0])
         head = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
         return head + ["| " + " | ".join(_figure(row.get(name)) for name in names) + " |" for row in results]
-    return ["```json", json.dumps(results, indent=1, ensure_ascii=False), "```"]
+    return ["| figure | value |", "|---|---|", *(f"| {name} | {_figure(value)} |" for name, value in _leaves(results))]
+
+
+def _leaves(value: Any, *names: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _leaves(inner, *names, str(name))
+    else:
+        yield " · ".join(names), value
 
 
 def _figure(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, list):
+        return ", ".join(map(_figure, value))
+    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
 
 
 PAGES = {"cli.md": cli_page, "benchmarks.md": benchmarks_page}

@@ -23,10 +23,11 @@ GALLERY, QUERIES = 5000, 1000
 
 
 def open_side(folder: Path, network: str, part: str) -> cf.Embeddings:
-    """The features of one network, un-normalised as they are, with their labels."""
+    """The features of one network, each of unit norm, with their labels."""
     features = np.load(folder / f"{network}_{part}.npy").astype(np.float32)
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
     labels = np.load(folder / f"{part}_labels.npy")
-    space = cf.Space(model=network, dimension=features.shape[1], normalized=False, modalities=("image",))
+    space = cf.Space(model=network, dimension=features.shape[1], modalities=("image",))
     ids = [f"{part}/{row}" for row in range(len(features))]
     return cf.Embeddings(ids, features, space, "image", metadata={"label": labels.astype(str)})
 
@@ -69,12 +70,13 @@ def main() -> int:
             metrics = direction.scores[system].metrics
             table[row] = {m: [e.value, e.low, e.high] for m, e in metrics.items()}
     metrics = list(table["old/old"])
+    order = ["old/old", *(r for r in table if r not in ("old/old", "new/new")), "new/new"]
+    rows = [{"system": r, **{m: "{:.3f} [{:.3f}, {:.3f}]".format(*table[r][m]) for m in metrics}} for r in order]
     print(f"{'':<28}" + "".join(f"{m:>24}" for m in metrics))
-    for row in ["old/old", *(r for r in table if r not in ("old/old", "new/new")), "new/new"]:
-        cells = (f"{table[row][m][0]:.3f} [{table[row][m][1]:.3f}, {table[row][m][2]:.3f}]" for m in metrics)
-        print(f"{row:<28}" + "".join(f"{cell:>24}" for cell in cells))
+    for row in rows:
+        print(f"{row['system']:<28}" + "".join(f"{row[m]:>24}" for m in metrics))
     if options.write:
-        print(write(Path(__file__).parent, {"gallery": GALLERY, "queries": QUERIES, "seed": 0}, table))
+        print(write(Path(__file__).parent, {"gallery": GALLERY, "queries": QUERIES, "seed": 0}, table, table=rows))
     return 0
 
 

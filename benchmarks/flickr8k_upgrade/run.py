@@ -31,7 +31,7 @@ def candidates() -> Iterator[tuple[str, Method]]:
         if name == "identity":
             continue
         method = cf.METHODS[name]
-        for options in getattr(method, "variants", ({},)):
+        for options in method.variants:
             yield " ".join([name, *(f"{key}={value}" for key, value in options.items())]), method(**options)
 
 
@@ -71,23 +71,32 @@ def one_seed(data: Flickr8k, seed: int) -> dict[str, Any]:
     return table
 
 
-def show(seeds: dict[int, dict[str, Any]]) -> None:
-    """The mean over seeds in percent; every verdict; the difference in R@1 with the widest interval of all seeds."""
+def summary(seeds: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row a direction and system: means over seeds in percent; the difference with the widest interval of all seeds."""
     first = next(iter(seeds.values()))
     order = ["old/old", *(row for row in first if row not in ("old/old", "new/new")), "new/new"]
-    print(f"R@1 / R@5 / R@10 in percent, mean of seeds {sorted(seeds)}; Δ is R@1 mapped/old − old/old")
+    rows = []
     for direction in DIRECTIONS:
-        print(f"\n{direction}")
-        for row in order:
-            cells = [table[row][direction] for table in seeds.values()]
-            figures = "  ".join(f"{100 * mean(cell[m][0] for cell in cells):5.1f}" for m in METRICS)
-            line = f"  {row:<28}{figures}"
+        for name in order:
+            cells = [table[name][direction] for table in seeds.values()]
+            row: dict[str, Any] = {"direction": direction, "system": name}
+            row.update({metric: f"{100 * mean(cell[metric][0] for cell in cells):.1f}" for metric in METRICS})
             if "difference" in cells[0]:
                 low, high = min(c["difference"][1] for c in cells), max(c["difference"][2] for c in cells)
                 delta = mean(c["difference"][0] for c in cells)
-                line += f"   Δ {100 * delta:+5.1f} [{100 * low:+5.1f}, {100 * high:+5.1f}]"
-                line += f"   {' · '.join(sorted({c['verdict'] for c in cells}))}"
-            print(line)
+                row["Δ R@1 to old/old"] = f"{100 * delta:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+                row["verdicts"] = ", ".join(sorted({c["verdict"] for c in cells}))
+            else:
+                row.update({"Δ R@1 to old/old": "", "verdicts": ""})
+            rows.append(row)
+    return rows
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """Print the rows as a table."""
+    widths = {name: max(len(name), *(len(str(row[name])) for row in rows)) for name in rows[0]}
+    for row in [dict(zip(widths, widths, strict=True)), *rows]:
+        print("  ".join(f"{row[name]!s:<{width}}" for name, width in widths.items()).rstrip())
 
 
 def main() -> int:
@@ -105,10 +114,11 @@ def main() -> int:
     for seed in options.seeds:
         seeds[seed] = one_seed(data, seed)
         print(f"seed {seed} done", file=sys.stderr)
-    show(seeds)
+    rows = summary(seeds)
+    show(rows)
     if options.write:
         rounded = {str(seed): _rounded(table) for seed, table in seeds.items()}
-        print(write(Path(__file__).parent, {"seeds": options.seeds}, rounded))
+        print(write(Path(__file__).parent, {"seeds": options.seeds}, rounded, table=rows))
     return 0
 
 

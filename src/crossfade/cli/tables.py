@@ -23,7 +23,7 @@ def print_fit(fitted: Fit, *, pairs: int, kept_aside: int) -> None:
     console = _console()
     if fitted.candidates:
         table = Table(box=None, pad_edge=False, header_style="dim", title_justify="left")
-        directions = list(next((c.recall for c in fitted.candidates if c.chosen), None) or {})
+        directions = [name for c in fitted.candidates if c.chosen for name in c.recall or ()]
         columns = ("method", "held-out MRR", *(f"R@1 {name}" for name in directions), "difference to the chosen", "")
         for name in columns:
             table.add_column(name, no_wrap=True)

@@ -18,8 +18,8 @@ split                  characters                          typefaces
 =====================  ==================================  =========================
 
 A character is held out by a SHA-256 of its code point and the seed, and an image is part of a ``share`` of the training
-set by one of code point, typeface and seed: the splits depend on no order, and a smaller share is a subset of a larger. A character that no seen typeface has is
-in no split unless it is held out.
+set by one of code point, typeface and seed: the splits depend on no order, and a smaller share is a subset of a larger.
+A character that no seen typeface has is in no split unless it is held out.
 
 The task is a real one, with real ambiguities that are left in: every image is scaled to fill its frame, so that some
 case pairs (Cyrillic ZHE and zhe) and many homoglyphs (Latin A, Greek ALPHA, Cyrillic A) have nearly or exactly the same
