@@ -41,7 +41,7 @@ from crossfade.encoders import load_encoder
 from crossfade.encoding import encode
 name, out, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
 if name == "counting":
-    from test_encoding import Counting
+    from test_encode import Counting
 encoder = Counting() if name == "counting" else load_encoder(name, device="cpu")
 def slowly(moment):
     print(moment.done, flush=True)
@@ -150,7 +150,7 @@ def test_batches_are_whole_and_shards_are_multiples_of_them(tmp_path: Path) -> N
 
 def run(encoder: str, out: Path) -> subprocess.Popen[str]:
     here = Path(__file__).parent
-    arguments = [sys.executable, "-c", RUNNER, encoder, str(out), str(COUNT), str(here), str(here.parent)]
+    arguments = [sys.executable, "-c", RUNNER, encoder, str(out), str(COUNT), str(here), str(here.parents[1])]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
