@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["narrow", "widen"]
+__all__ = ["halves_are_finite", "narrow", "widen"]
 
 CHUNK = 65_536
 """Numbers converted at a time: 256 kB of float32, so that the four passes over them stay in cache."""
@@ -22,6 +22,7 @@ CHUNK = 65_536
 SIGN_AND_DIGITS = np.int32(0x8FFFE000 - 2**32)
 SHIFT = 13
 SCALE = np.float32(2.0**112)
+EXPONENT = np.uint16(0x7C00)
 TOO_LARGE = np.float32(65_536.0)
 """The largest finite float16 is 65,504."""
 
@@ -52,6 +53,15 @@ def widen(halves: npt.NDArray[np.float16], out: npt.NDArray[np.float32]) -> bool
             finite = False
             numbers[...] = halves.reshape(-1)[start : start + CHUNK]
     return finite
+
+
+def halves_are_finite(halves: npt.NDArray[np.float16]) -> bool:
+    """Whether no number is infinite or NaN, those whose exponent's five bits are all set; nothing is converted."""
+    if not halves.flags.c_contiguous or not halves.dtype.isnative:
+        return bool(np.isfinite(halves).all())
+    bits = halves.reshape(-1).view(np.uint16)
+    chunks = (bits[start : start + CHUNK] for start in range(0, len(bits), CHUNK))
+    return all(np.bitwise_and(chunk, EXPONENT).max() < EXPONENT for chunk in chunks)
 
 
 def narrow(singles: npt.NDArray[np.float32], out: npt.NDArray[np.float16]) -> None:

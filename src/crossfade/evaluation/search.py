@@ -6,22 +6,30 @@ maximum over the tile is then nearly all the work that selection costs.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from crossfade.embeddings import Embeddings
 from crossfade.errors import EvaluationError
-from crossfade.evaluation.similarity import Floats, PreparedGallery, prepared_queries, require_metric
+from crossfade.evaluation.similarity import Floats, GalleryBlock, PreparedGallery, prepared_queries, require_metric
 from crossfade.spaces import Metric, require_same
 
 __all__ = ["Neighbours", "search"]
 
 Rows64 = npt.NDArray[np.int64]
 
-QUERY_TILE = 4096
-"""Queries in one tile of scores: large, because each matrix product waits for the slowest of its threads."""
+QUERY_TILE = 1024
+"""Queries in one tile of scores."""
+
+QUERIES_A_THREAD = 64
+"""With fewer queries a thread, the matrix product's own threads do better."""
 
 FOLD = 16
 """A row of a tile is folded this many times to its peaks, and only a peak that beats the bound is unfolded again."""
@@ -88,19 +96,10 @@ def search(
     scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
     for start in range(0, len(queries), QUERY_PASS):
         stop = min(start + QUERY_PASS, len(queries))
-        best = _Best(stop - start, kept)
         vectors = prepared_queries(queries, metric, start=start, stop=stop)
-        step = -(-(stop - start) // -(-(stop - start) // QUERY_TILE))
-        buffer = np.empty(step * _folds(min(block, len(gallery))), dtype=np.float32)
-        for piece in prepared:
-            columns, width = len(piece.matrix), _folds(len(piece.matrix))
-            for first in range(0, stop - start, step):
-                tile = vectors[first : first + step]
-                out = buffer[: len(tile) * width].reshape(len(tile), width)
-                piece.score(tile, out[:, :columns])
-                out[:, columns:] = -np.inf
-                best.update(out, first, piece.start)
-        exact = _rescored(queries, gallery, metric, start, best.rows)
+        with _threads(stop - start) as threads:
+            best = _candidates(vectors, prepared, threads, kept=kept, widest=min(block, len(gallery)))
+            exact = _rescored(queries, gallery, metric, start, best.rows, threads)
         if own is not None:
             exact[best.rows == own[start:stop, None]] = -np.inf
         order = np.lexsort((best.rows, -exact), axis=1)[:, :k]
@@ -109,6 +108,62 @@ def search(
         rows[start:stop] = np.where(found, np.take_along_axis(best.rows, order, axis=1), -1)
         scores[start:stop] = chosen
     return Neighbours(rows, scores)
+
+
+def _candidates(vectors: Floats, prepared: PreparedGallery, threads: _Threads, *, kept: int, widest: int) -> _Best:
+    """The ``kept`` best of the gallery for each of ``vectors``, by float32 scores; ``widest`` is the largest block."""
+    best = _Best(len(vectors), kept)
+    parts = threads.parts(len(vectors))
+    share = max((part.stop - part.start for part in parts), default=0)
+    step = -(-share // -(-share // QUERY_TILE))
+    buffers = [np.empty(step * _folds(widest), dtype=np.float32) for _ in parts]
+
+    def take_in(piece: GalleryBlock, thread: int) -> None:
+        """One thread's queries against a block of the gallery; it alone touches their candidates."""
+        columns, width = len(piece.matrix), _folds(len(piece.matrix))
+        for first in range(parts[thread].start, parts[thread].stop, step):
+            tile = vectors[first : min(first + step, parts[thread].stop)]
+            out = buffers[thread][: len(tile) * width].reshape(len(tile), width)
+            piece.score(tile, out[:, :columns])
+            out[:, columns:] = -np.inf
+            best.update(out, first, piece.start)
+
+    for piece in prepared:
+        threads.each(partial(take_in, piece))
+    return best
+
+
+@dataclass(frozen=True, slots=True)
+class _Threads:
+    """A few threads that each do their part of the same work; one does it where it stands."""
+
+    count: int
+    pool: ThreadPoolExecutor | None
+
+    def parts(self, queries: int) -> list[range]:
+        """The queries of each thread, consecutive and about as many."""
+        share = -(-queries // self.count)
+        return [range(min(n * share, queries), min((n + 1) * share, queries)) for n in range(self.count)]
+
+    def each(self, work: Callable[[int], None]) -> None:
+        """``work`` of every thread's number, at the same time; returns when all are done."""
+        if self.pool is None:
+            work(0)
+        else:
+            list(self.pool.map(work, range(self.count)))
+
+
+@contextmanager
+def _threads(queries: int) -> Iterator[_Threads]:
+    """A thread a core, each with a matrix product of its own, where there are queries enough for all."""
+    cores = min(os.cpu_count() or 1, queries // QUERIES_A_THREAD)
+    if cores < 2:
+        yield _Threads(1, None)
+        return
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(cores, "crossfade-search") as pool:
+        yield _Threads(cores, pool)
 
 
 def _folds(columns: int) -> int:
@@ -166,20 +221,28 @@ class _Best:
         self.rows[queries] = rows[chosen]
 
 
-def _rescored(queries: Embeddings, gallery: Embeddings, metric: Metric, start: int, rows: Rows64) -> Floats:
+def _rescored(
+    queries: Embeddings, gallery: Embeddings, metric: Metric, start: int, rows: Rows64, threads: _Threads
+) -> Floats:
     """Scores of the candidates ``rows`` [q, c] for the queries from ``start`` on, in float64; −∞ where a row is −1."""
     scores = np.full(rows.shape, -np.inf, dtype=np.float32)
-    step = max(1, RESCORE_BYTES // (8 * rows.shape[1] * gallery.dimension))
-    for first in range(0, len(rows), step):
-        part = rows[first : first + step]
-        vectors = queries.rows.read(start + first, start + first + len(part)).astype(np.float64)
-        items = gallery.rows.take(np.maximum(part, 0).ravel()).astype(np.float64).reshape(*part.shape, -1)
-        if metric == "l2":
-            value = -np.sqrt(np.square(items - vectors[:, None]).sum(axis=2))
-        else:
-            value = np.einsum("qd,qcd->qc", vectors, items)
-            if metric == "cosine":
-                value /= np.sqrt(np.einsum("qd,qd->q", vectors, vectors))[:, None]
-                value /= np.sqrt(np.einsum("qcd,qcd->qc", items, items))
-        scores[first : first + step] = np.where(part >= 0, value, -np.inf)
+    step = max(1, RESCORE_BYTES // (8 * rows.shape[1] * gallery.dimension * threads.count))
+    parts = threads.parts(len(rows))
+
+    def rescore(thread: int) -> None:
+        for first in range(parts[thread].start, parts[thread].stop, step):
+            last = min(first + step, parts[thread].stop)
+            vectors = queries.rows.read(start + first, start + last).astype(np.float64)
+            items = gallery.rows.take(np.maximum(rows[first:last], 0).ravel()).astype(np.float64)
+            items = items.reshape(last - first, rows.shape[1], -1)
+            if metric == "l2":
+                value = -np.sqrt(np.square(items - vectors[:, None]).sum(axis=2))
+            else:
+                value = np.einsum("qd,qcd->qc", vectors, items)
+                if metric == "cosine":
+                    value /= np.sqrt(np.einsum("qd,qd->q", vectors, vectors))[:, None]
+                    value /= np.sqrt(np.einsum("qcd,qcd->qc", items, items))
+            scores[first:last] = np.where(rows[first:last] >= 0, value, -np.inf)
+
+    threads.each(rescore)
     return scores

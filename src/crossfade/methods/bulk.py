@@ -1,17 +1,17 @@
-"""Mapping whole sets of vectors: block by block, with the next block read and the last one written meanwhile.
+"""Mapping whole sets of vectors, a shard a thread.
 
 ::
 
-    reading thread   read block i + 1, convert to float32
-    this thread      map block i (the matrix product)
-    writing thread   convert block i − 1, gather shards
-    disk thread      write the shard before
+    each of a few threads   read a block, convert to float32, map, convert back; block after block of one shard
+    this thread             write the shards, in order
 
-At most a few blocks and three shards are in memory at a time, whatever the size of the set.
+The matrix product of each thread runs on its own share of the cores, so that no thread of the product waits for another that
+is reading or converting. At most a few shards are in memory at a time, whatever the size of the set.
 """
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 __all__ = ["MappedBlocks"]
 
-SHARD_ROWS = 65_536
-PENDING = 2
-"""Mapped blocks that may wait for the writing thread."""
+SHARD_ROWS = 32_768
+WORKERS = 4
+"""Shards made at a time, at most: each takes tens of megabytes."""
 
 Floats = npt.NDArray[np.float32]
 
@@ -68,21 +68,52 @@ class MappedBlocks:
 
     def to_folder(self, path: Path) -> Embeddings:
         """Write the mapped embeddings to ``path``, all or nothing, and open them."""
-        with (
-            atomic_folder(path) as temporary,
-            ThreadPoolExecutor(1, thread_name_prefix="crossfade-disk") as disk,
-            ThreadPoolExecutor(1, thread_name_prefix="crossfade-write") as writing,
-        ):
-            shards = _Shards(self, EmbeddingsWriter(temporary, self.adapter.target, self.embeddings.modality), disk)
-            waiting: deque[Future[None]] = deque()
-            for start, mapped in self._mapped():
-                waiting.append(writing.submit(shards.add, start, mapped))
-                if len(waiting) > PENDING:
-                    waiting.popleft().result()
-            for future in waiting:
-                future.result()
-            shards.finish()
+        columns = self.embeddings.metadata
+        with atomic_folder(path) as temporary:
+            writer = EmbeddingsWriter(temporary, self.adapter.target, self.embeddings.modality)
+            for start, vectors in self._shards():
+                part = slice(start, start + len(vectors))
+                ids = self.embeddings.ids[part]
+                writer.append(ids, vectors, {name: column[part] for name, column in columns.items()})
+            writer.finish()
         return load_folder(path)
+
+    def _shards(self) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+        """The mapped shards in order, each made by one thread while the ones before it are written."""
+        from threadpoolctl import threadpool_limits
+
+        cores = os.cpu_count() or 1
+        workers = min(cores, WORKERS)
+        waiting: deque[tuple[int, Future[npt.NDArray[Any]]]] = deque()
+        with (
+            threadpool_limits(max(1, cores // workers), user_api="blas"),
+            ThreadPoolExecutor(workers, thread_name_prefix="crossfade-map") as pool,
+        ):
+            try:
+                for start in range(0, len(self.embeddings), SHARD_ROWS):
+                    waiting.append((start, pool.submit(self._shard, start)))
+                    if len(waiting) > workers:
+                        first, shard = waiting.popleft()
+                        yield first, shard.result()
+                for first, shard in waiting:
+                    yield first, shard.result()
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def _shard(self, start: int) -> npt.NDArray[Any]:
+        """Rows ``start`` to ``start + SHARD_ROWS``, mapped."""
+        rows, modality = self.embeddings.rows, self.embeddings.modality
+        old_rows = None if self.companion is None else self.companion.rows
+        stop = min(start + SHARD_ROWS, len(rows))
+        result = np.empty((stop - start, self.adapter.target.dimension), dtype=self.dtype)
+        buffer = np.empty((min(self.block, stop - start), rows.shape[1]), dtype=np.float32)
+        for first in range(start, stop, self.block):
+            last = min(first + self.block, stop)
+            vectors = rows.read(first, last, out=buffer)
+            old = None if old_rows is None else old_rows.read(first, last)
+            self._round(self.adapter.map(vectors, modality, old=old), result[first - start : last - start])
+            rows.release(first, last)
+        return result
 
     def _mapped(self) -> Iterator[tuple[int, Floats]]:
         rows, modality = self.embeddings.rows, self.embeddings.modality
@@ -105,50 +136,3 @@ class MappedBlocks:
             narrow(mapped, out)
         else:
             out[...] = mapped
-
-
-class _Shards:
-    """Collects mapped blocks into shards: one is filled while the disk thread writes the one before."""
-
-    def __init__(self, blocks: MappedBlocks, writer: EmbeddingsWriter, disk: ThreadPoolExecutor) -> None:
-        self._blocks = blocks
-        self._writer = writer
-        self._disk = disk
-        self._writing: Future[None] | None = None
-        self._first = 0
-        self._filled = 0
-        dimension = blocks.adapter.target.dimension
-        count = min(SHARD_ROWS, len(blocks.embeddings))
-        self._buffers = [np.empty((count, dimension), dtype=blocks.dtype) for _ in range(2)]
-
-    def add(self, start: int, mapped: Floats) -> None:
-        """Take one block, rows ``start`` and following."""
-        taken = 0
-        while taken < len(mapped):
-            count = min(len(mapped) - taken, len(self._buffers[0]) - self._filled)
-            self._blocks._round(mapped[taken : taken + count], self._buffers[0][self._filled : self._filled + count])
-            taken += count
-            self._filled += count
-            if self._filled == len(self._buffers[0]):
-                self._flush()
-
-    def finish(self) -> None:
-        """Write what remains, and mark the set as complete."""
-        self._flush()
-        if self._writing is not None:
-            self._writing.result()
-        self._writer.finish()
-
-    def _flush(self) -> None:
-        if self._writing is not None:
-            self._writing.result()
-            self._writing = None
-        if not self._filled:
-            return
-        part = slice(self._first, self._first + self._filled)
-        columns = {name: column[part] for name, column in self._blocks.embeddings.metadata.items()}
-        ids = self._blocks.embeddings.ids[part]
-        self._writing = self._disk.submit(self._writer.append, ids, self._buffers[0][: self._filled], columns)
-        self._first += self._filled
-        self._filled = 0
-        self._buffers.reverse()

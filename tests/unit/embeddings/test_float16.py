@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from crossfade.embeddings import float16
-from crossfade.embeddings.float16 import CHUNK, narrow, widen
+from crossfade.embeddings.float16 import CHUNK, halves_are_finite, narrow, widen
 
 EVERY = np.arange(2**16, dtype=np.uint16).view(np.float16)
 FINITE = EVERY[np.isfinite(EVERY)]
@@ -64,3 +66,10 @@ def test_rounding_is_that_of_a_cast() -> None:
     assert np.array_equal(found[normal].view(np.uint16), cast[normal].view(np.uint16))
     steps = np.abs(found.view(np.int16).astype(int) - cast.view(np.int16).astype(int))
     assert steps[~normal].max() <= 1
+
+
+@given(st.lists(st.integers(0, 2**16 - 1), min_size=1, max_size=50))
+def test_finite_halves_are_told_by_their_bits(bits: list[int]) -> None:
+    halves = np.array(bits, dtype=np.uint16).view(np.float16)
+    assert halves_are_finite(halves) == bool(np.isfinite(halves).all())
+    assert halves_are_finite(halves[::-1]) == bool(np.isfinite(halves).all())
