@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import math
+import mmap
 import os
 import shutil
 import tempfile
@@ -19,6 +22,13 @@ import numpy.typing as npt
 from crossfade.errors import FormatError, StorageError, UnsafeFormat
 
 __all__ = ["atomic_file", "atomic_folder", "read_json", "read_npy", "write_json", "write_npy"]
+
+
+DIRECT_BYTES = 16 << 20
+"""Arrays from this size on are written past the page cache."""
+
+DIRECT_CHUNK = 8 << 20
+"""Bytes in one such write: whole pages."""
 
 
 @contextmanager
@@ -124,7 +134,7 @@ def read_json(path: Path) -> Any:
 
 
 def write_npy(path: Path, array: npt.NDArray[Any]) -> None:
-    """Write an array as .npy, in one step.
+    """Write an array as .npy, in one step; a large one past the page cache, where the file system can.
 
     Raises:
         StorageError: it could not be written; ``path`` is as it was.
@@ -132,10 +142,61 @@ def write_npy(path: Path, array: npt.NDArray[Any]) -> None:
     """
     if array.dtype.hasobject:
         raise UnsafeFormat(f"{path} cannot hold Python objects, which only pickle could store. Convert them first.")
-    with atomic_file(path) as temporary, open(temporary, "wb") as file:
-        contiguous = np.ascontiguousarray(array).reshape(array.shape)
-        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(contiguous))
-        file.write(contiguous.reshape(-1).view(np.uint8).data)  # unlike tofile, this says why it fails
+    contiguous = np.ascontiguousarray(array).reshape(array.shape)
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(contiguous))
+    content = contiguous.reshape(-1).view(np.uint8)
+    with atomic_file(path) as temporary:
+        if len(content) < DIRECT_BYTES or not _write_directly(temporary, header.getvalue(), content):
+            with open(temporary, "wb") as file:
+                file.write(header.getvalue())
+                file.write(content.data)  # unlike tofile, this says why it fails
+
+
+def _write_directly(path: Path, header: bytes, content: npt.NDArray[np.uint8]) -> bool:
+    """Write both without the page cache, which costs more than the disk where its pages are new.
+
+    Returns:
+        False where the file system has no such writes; they must then be written in the usual way.
+    """
+    parts = [np.frombuffer(header, dtype=np.uint8), content]
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_DIRECT, 0o666)
+    except (OSError, AttributeError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
+        return False
+    aligned = mmap.mmap(-1, DIRECT_CHUNK)  # whole pages, as such writes ask for
+    buffer = np.frombuffer(aligned, dtype=np.uint8)
+    try:
+        filled = 0
+        for part in parts:
+            taken = 0
+            while taken < len(part):
+                count = min(len(part) - taken, DIRECT_CHUNK - filled)
+                buffer[filled : filled + count] = part[taken : taken + count]
+                filled, taken = filled + count, taken + count
+                if filled == DIRECT_CHUNK:
+                    _write_all(descriptor, aligned, filled)
+                    filled = 0
+        if filled:
+            _write_all(descriptor, aligned, -(-filled // mmap.PAGESIZE) * mmap.PAGESIZE)
+            os.ftruncate(descriptor, sum(len(part) for part in parts))
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _write_all(descriptor: int, buffer: mmap.mmap, count: int) -> None:
+    """Write the first ``count`` bytes, in as many calls as it takes."""
+    with memoryview(buffer) as view:
+        written = 0
+        while written < count:
+            written += os.write(descriptor, view[written:count])
 
 
 def read_npy(path: Path, *, memory_map: bool = True) -> npt.NDArray[Any]:

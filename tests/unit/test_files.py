@@ -275,3 +275,15 @@ def test_json_is_written_in_one_step(tmp_path: Path) -> None:
         write_json(tmp_path / "a.json", {"a": object()})
     assert json.loads((tmp_path / "a.json").read_text()) == {"a": 1}
     assert names(tmp_path) == ["a.json"]
+
+
+@pytest.mark.parametrize("size", [1, 4096 - 128, 4096, 100_003, 3_000_000])
+def test_writing_past_the_page_cache_gives_the_same_bytes(
+    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    array = np.random.default_rng(size).standard_normal((size, 1)).astype(np.float32)
+    write_npy(tmp_path / "usual.npy", array)
+    monkeypatch.setattr("crossfade.files.DIRECT_BYTES", 0)
+    write_npy(tmp_path / "direct.npy", array)
+    assert (tmp_path / "direct.npy").read_bytes() == (tmp_path / "usual.npy").read_bytes()
+    np.testing.assert_array_equal(read_npy(tmp_path / "direct.npy"), array)
