@@ -10,25 +10,26 @@ import mmap
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from crossfade.errors import FormatError, StorageError, UnsafeFormat
 
-__all__ = ["atomic_file", "atomic_folder", "read_json", "read_npy", "write_json", "write_npy"]
+__all__ = ["atomic_file", "atomic_folder", "read_json", "read_npy", "write_json", "write_npy", "write_npy_blocks"]
 
 
 DIRECT_BYTES = 16 << 20
 """Arrays from this size on are written past the page cache."""
 
-DIRECT_CHUNK = 8 << 20
-"""Bytes in one such write: whole pages."""
+CHUNK_BYTES = 8 << 20
+"""Bytes in one write: whole pages."""
 
 
 @contextmanager
@@ -140,63 +141,110 @@ def write_npy(path: Path, array: npt.NDArray[Any]) -> None:
         StorageError: it could not be written; ``path`` is as it was.
         UnsafeFormat: it holds Python objects, which only pickle could store.
     """
-    if array.dtype.hasobject:
-        raise UnsafeFormat(f"{path} cannot hold Python objects, which only pickle could store. Convert them first.")
-    contiguous = np.ascontiguousarray(array).reshape(array.shape)
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(contiguous))
-    content = contiguous.reshape(-1).view(np.uint8)
-    with atomic_file(path) as temporary:
-        if len(content) < DIRECT_BYTES or not _write_directly(temporary, header.getvalue(), content):
-            with open(temporary, "wb") as file:
-                file.write(header.getvalue())
-                file.write(content.data)  # unlike tofile, this says why it fails
+    write_npy_blocks(path, [np.ascontiguousarray(array)], shape=array.shape, dtype=array.dtype)
 
 
-def _write_directly(path: Path, header: bytes, content: npt.NDArray[np.uint8]) -> bool:
-    """Write both without the page cache, which costs more than the disk where its pages are new.
+def write_npy_blocks(
+    path: Path, blocks: Iterable[npt.NDArray[Any]], *, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> None:
+    """Write as :func:`write_npy` an array that comes in blocks of rows; each is written before the next is asked for.
 
-    Returns:
-        False where the file system has no such writes; they must then be written in the usual way.
+    Args:
+        path: the file.
+        blocks: C-contiguous arrays of ``dtype``; the memory of one may be used again for the next.
+        shape: that of the whole array.
+        dtype: that of the whole array.
+
+    Raises:
+        StorageError: it could not be written; ``path`` is as it was, also after an error from ``blocks``.
+        UnsafeFormat: it holds Python objects, which only pickle could store.
+        ValueError: the blocks do not make up such an array.
     """
-    parts = [np.frombuffer(header, dtype=np.uint8), content]
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_DIRECT, 0o666)
-    except (OSError, AttributeError) as error:
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:
-            raise
-        return False
-    aligned = mmap.mmap(-1, DIRECT_CHUNK)  # whole pages, as such writes ask for
-    buffer = np.frombuffer(aligned, dtype=np.uint8)
-    try:
-        filled = 0
-        for part in parts:
-            taken = 0
-            while taken < len(part):
-                count = min(len(part) - taken, DIRECT_CHUNK - filled)
-                buffer[filled : filled + count] = part[taken : taken + count]
-                filled, taken = filled + count, taken + count
-                if filled == DIRECT_CHUNK:
-                    _write_all(descriptor, aligned, filled)
-                    filled = 0
-        if filled:
-            _write_all(descriptor, aligned, -(-filled // mmap.PAGESIZE) * mmap.PAGESIZE)
-            os.ftruncate(descriptor, sum(len(part) for part in parts))
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        return False
-    finally:
-        os.close(descriptor)
-    return True
+    if dtype.hasobject:
+        raise UnsafeFormat(f"{path} cannot hold Python objects, which only pickle could store. Convert them first.")
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    )
+    size = math.prod(shape) * dtype.itemsize
+    with atomic_file(path) as temporary, _Output(temporary, size) as output:
+        output.append(np.frombuffer(header.getvalue(), dtype=np.uint8))
+        for block in blocks:
+            size -= block.nbytes
+            if block.dtype != dtype or size < 0:
+                raise ValueError(f"Blocks of {path} must make up {shape} of {dtype}; found one of {block.dtype}.")
+            output.append(block.reshape(-1).view(np.uint8))
+        if size:
+            raise ValueError(f"Blocks of {path} must make up {shape} of {dtype}; {size} bytes are missing.")
 
 
-def _write_all(descriptor: int, buffer: mmap.mmap, count: int) -> None:
-    """Write the first ``count`` bytes, in as many calls as it takes."""
-    with memoryview(buffer) as view:
-        written = 0
-        while written < count:
-            written += os.write(descriptor, view[written:count])
+class _Output:
+    """A new file that grows by bytes.
+
+    A large one is written past the page cache, which costs more than the disk where its pages are new.
+
+    Args:
+        path: the file.
+        size: about how many bytes it will hold.
+    """
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._direct = getattr(os, "O_DIRECT", 0) if size >= DIRECT_BYTES else 0
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
+        try:
+            self._descriptor = os.open(path, flags | self._direct, 0o666)
+        except OSError as error:
+            if not self._direct or error.errno != errno.EINVAL:  # EINVAL: the file system knows no such writes
+                raise
+            self._direct = 0
+            self._descriptor = os.open(path, flags, 0o666)
+        pages = mmap.mmap(-1, CHUNK_BYTES if self._direct else mmap.PAGESIZE)  # direct writes are of whole pages
+        self._buffer = np.frombuffer(pages, dtype=np.uint8)
+        self._filled = 0
+        self._size = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None and self._filled:
+                self._write(self._buffer[: -(-self._filled // mmap.PAGESIZE) * mmap.PAGESIZE])
+                os.ftruncate(self._descriptor, self._size)
+        finally:
+            os.close(self._descriptor)
+
+    def append(self, content: npt.NDArray[np.uint8]) -> None:
+        """Add ``content`` to the end."""
+        self._size += len(content)
+        while len(content) and self._direct:
+            count = min(len(content), len(self._buffer) - self._filled)
+            self._buffer[self._filled : self._filled + count] = content[:count]
+            self._filled, content = self._filled + count, content[count:]
+            if self._filled == len(self._buffer):
+                self._write(self._buffer)
+                self._filled = 0
+        self._write(content)
+
+    def _write(self, content: npt.NDArray[np.uint8]) -> None:
+        """Write all of ``content``, in as many calls as it takes."""
+        while len(content):
+            try:
+                content = content[os.write(self._descriptor, content.data) :]
+            except OSError as error:
+                if not self._direct or error.errno != errno.EINVAL:
+                    raise
+                self._write_through_cache()
+
+    def _write_through_cache(self) -> None:
+        """Go on in the usual way: some file systems open for direct writes and then refuse them."""
+        import fcntl
+
+        flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFL)
+        fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags & ~self._direct)
+        self._direct = 0
 
 
 def read_npy(path: Path, *, memory_map: bool = True) -> npt.NDArray[Any]:

@@ -1,19 +1,24 @@
 """Writing all or nothing, and reading .npy without pickle."""
 
+import errno
+import fcntl
 import json
 import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from crossfade.errors import CrossfadeError, FormatError, StorageError, UnsafeFormat
-from crossfade.files import atomic_file, atomic_folder, read_json, read_npy, write_json, write_npy
+from crossfade.files import atomic_file, atomic_folder, read_json, read_npy, write_json, write_npy, write_npy_blocks
 
 
 def names(folder: Path) -> list[str]:
@@ -287,3 +292,61 @@ def test_writing_past_the_page_cache_gives_the_same_bytes(
     write_npy(tmp_path / "direct.npy", array)
     assert (tmp_path / "direct.npy").read_bytes() == (tmp_path / "usual.npy").read_bytes()
     np.testing.assert_array_equal(read_npy(tmp_path / "direct.npy"), array)
+
+
+@pytest.mark.skipif(not hasattr(os, "O_DIRECT"), reason="needs O_DIRECT")
+@pytest.mark.parametrize("refused", ["open", "write"])
+def test_a_file_system_without_direct_writes_gets_the_usual_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    array = np.random.default_rng(0).standard_normal((3_000_000, 1)).astype(np.float32)
+    usual = {"open": os.open, "write": os.write}
+    asked = []
+
+    def refuse(first: Any, second: Any, *rest: Any) -> int:
+        direct = second if refused == "open" else fcntl.fcntl(first, fcntl.F_GETFL)
+        if direct & os.O_DIRECT:
+            asked.append(first)
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return int(usual[refused](first, second, *rest))
+
+    monkeypatch.setattr("crossfade.files.DIRECT_BYTES", 0)
+    monkeypatch.setattr(os, refused, refuse)
+    write_npy(tmp_path / "a.npy", array)
+    assert asked
+    np.testing.assert_array_equal(read_npy(tmp_path / "a.npy"), array)
+
+
+@pytest.mark.parametrize("direct", [False, True])
+def test_blocks_make_the_file_that_the_whole_array_makes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, direct: bool
+) -> None:
+    monkeypatch.setattr("crossfade.files.DIRECT_BYTES", 0 if direct else 1 << 40)
+    array = np.random.default_rng(0).standard_normal((70_000, 33)).astype(np.float32)
+    memory = np.empty((4096, 33), dtype=np.float32)
+
+    def blocks() -> Iterator[npt.NDArray[Any]]:
+        for start in range(0, len(array), len(memory)):
+            block = memory[: len(array) - start]
+            block[...] = array[start : start + len(memory)]
+            yield block
+
+    write_npy(tmp_path / "whole.npy", array)
+    write_npy_blocks(tmp_path / "blocks.npy", blocks(), shape=array.shape, dtype=array.dtype)
+    assert (tmp_path / "blocks.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("blocks", "found"),
+    [
+        ([np.zeros((2, 3))], "24 bytes are missing"),
+        ([np.zeros((2, 3)), np.zeros((2, 3))], "found one of"),
+        ([np.zeros((3, 3), dtype=np.float32)], "found one of float32"),
+    ],
+)
+def test_blocks_that_are_not_the_array_leave_no_file(
+    tmp_path: Path, blocks: list[npt.NDArray[Any]], found: str
+) -> None:
+    with pytest.raises(ValueError, match=found):
+        write_npy_blocks(tmp_path / "a.npy", blocks, shape=(3, 3), dtype=np.dtype(np.float64))
+    assert not list(tmp_path.iterdir())

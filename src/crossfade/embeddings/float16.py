@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 __all__ = ["halves_are_finite", "narrow", "widen"]
 
-CHUNK = 65_536
-"""Numbers converted at a time: 256 kB of float32, so that the four passes over them stay in cache."""
+CHUNK = 131_072
+"""Numbers converted at a time: 512 kB of float32, so that the four passes over them stay in cache."""
 
 SIGN_AND_DIGITS = np.int32(0x8FFFE000 - 2**32)
 SHIFT = 13

@@ -14,7 +14,7 @@ whole shards and nothing else. That is what makes ``encode`` resumable.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from crossfade.embeddings.core import Embeddings, Ids, as_ids
 from crossfade.embeddings.float16 import halves_are_finite
 from crossfade.embeddings.rows import Rows
 from crossfade.errors import FormatError, InvalidIds, InvalidVectors, NewerFormat, SpaceMismatch
-from crossfade.files import atomic_folder, read_json, read_npy, write_json, write_npy
+from crossfade.files import atomic_folder, read_json, read_npy, write_json, write_npy, write_npy_blocks
 from crossfade.spaces import Modality, Space
 
 __all__ = ["FORMAT_VERSION", "EmbeddingsWriter", "load_folder", "save_folder"]
@@ -103,26 +103,52 @@ class EmbeddingsWriter:
             raise InvalidVectors(
                 f"Vectors of {self.space} must have dimension {self.space.dimension}; found {matrix.shape[1]}."
             )
-        if vectors.dtype != np.float16 or not halves_are_finite(vectors):
-            for _ in matrix.blocks():
-                pass  # reading a block refuses what is not finite
+        self.add([self.write(len(self._shards), ids, [np.ascontiguousarray(vectors)], vectors.dtype, metadata)])
+
+    def write(
+        self,
+        number: int,
+        ids: Ids,
+        blocks: Iterable[npt.NDArray[Any]],
+        dtype: np.dtype[Any],
+        metadata: Mapping[str, npt.NDArray[Any]] | None = None,
+    ) -> dict[str, Any]:
+        """Write the files of one shard, without yet counting it in; several threads may, each another shard.
+
+        Args:
+            number: the shard's place among all.
+            ids: [n] strings.
+            blocks: the vectors, C-contiguous [≤ n, d] each, n rows in all; each is written before the next is asked for.
+            dtype: the vectors' number format.
+            metadata: columns of length n.
+
+        Returns:
+            The shard's entry in the manifest, for :meth:`add`.
+
+        Raises:
+            As :meth:`append`.
+        """
         self._require_columns(list(metadata or {}))
-        number = f"{len(self._shards):05d}"
         shard: dict[str, Any] = {
             "rows": len(ids),
-            "vectors": f"vectors-{number}.npy",
-            "ids": f"ids-{number}.npy",
+            "vectors": f"vectors-{number:05d}.npy",
+            "ids": f"ids-{number:05d}.npy",
             "metadata": None,
             "columns": sorted(metadata or {}),
         }
-        write_npy(self.path / shard["vectors"], np.ascontiguousarray(vectors))
+        shape = (len(ids), self.space.dimension)
+        write_npy_blocks(self.path / shard["vectors"], map(_require_finite, blocks), shape=shape, dtype=dtype)
         write_npy(self.path / shard["ids"], np.asarray(ids))
         if metadata:
             from crossfade.embeddings.tables import write_columns
 
-            shard["metadata"] = f"metadata-{number}.parquet"
+            shard["metadata"] = f"metadata-{number:05d}.parquet"
             write_columns(self.path / shard["metadata"], metadata)
-        self._shards.append(shard)
+        return shard
+
+    def add(self, shards: Sequence[dict[str, Any]]) -> None:
+        """Count in what :meth:`write` wrote, in this order."""
+        self._shards.extend(shards)
         self._write_manifest()
 
     def _require_columns(self, names: list[str]) -> None:
@@ -131,10 +157,19 @@ class EmbeddingsWriter:
             raise InvalidIds(f"Every shard must have the same metadata columns: {before}; found {sorted(names)}.")
 
     def finish(self) -> Embeddings:
-        """Mark the set as complete and open it."""
+        """Mark the set as complete and open it, which checks it as a whole.
+
+        Raises:
+            FormatError: it has no shard.
+            InvalidIds: an id repeats.
+        """
+        self.seal()
+        return load_folder(self.path)
+
+    def seal(self) -> None:
+        """Mark the set as complete; for ids that are known to be unique, which :meth:`finish` looks at again."""
         self._complete = True
         self._write_manifest()
-        return load_folder(self.path)
 
     def _write_manifest(self) -> None:
         write_json(
@@ -150,6 +185,13 @@ class EmbeddingsWriter:
         )
 
 
+def _require_finite(block: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    if block.dtype != np.float16 or not halves_are_finite(block):
+        for _ in Rows([block]).blocks():
+            pass  # reading a block refuses what is not finite
+    return block
+
+
 def save_folder(embeddings: Embeddings, path: Path, *, overwrite: bool, shard_rows: int = 262_144) -> None:
     """Write ``embeddings`` to ``path``, all or nothing, in shards of ``shard_rows`` and in their own number format."""
     with atomic_folder(path, overwrite=overwrite) as temporary:
@@ -158,7 +200,7 @@ def save_folder(embeddings: Embeddings, path: Path, *, overwrite: bool, shard_ro
             part = slice(start, start + shard_rows)
             columns = {name: column[part] for name, column in embeddings.metadata.items()}
             writer.append(embeddings.ids[part], embeddings.rows.stored(start, start + shard_rows), columns)
-        writer.finish()
+        writer.seal()
 
 
 def load_folder(path: Path) -> Embeddings:

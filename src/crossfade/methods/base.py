@@ -204,7 +204,7 @@ class Adapter(ABC):
         old: Embeddings | None = None,
         out: str | Path | None = None,
         dtype: Literal["float16", "float32"] | None = None,
-        block: int = 2048,
+        block: int = 4096,
     ) -> Embeddings:
         """Map embeddings into the target space, in blocks; reading, mapping and writing overlap.
 

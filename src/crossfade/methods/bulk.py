@@ -2,19 +2,17 @@
 
 ::
 
-    each of a few threads   read a block, convert to float32, map, convert back; block after block of one shard
-    this thread             write the shards, in order
+    each thread     a shard of its own:  read a block, convert to float32, map, convert back, write; block after block
 
-The matrix product of each thread runs on its own share of the cores, so that no thread of the product waits for another that
-is reading or converting. At most a few shards are in memory at a time, whatever the size of the set.
+Each thread's matrix product is its own, so that none waits for another that reads or writes; there are more threads than
+cores, so that a core works while a disk does. A few blocks are in memory at a time, whatever the size of the set.
 """
 
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,8 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["MappedBlocks"]
 
 SHARD_ROWS = 32_768
-WORKERS = 4
-"""Shards made at a time, at most: each takes tens of megabytes."""
+MOST_WORKERS = 16
+"""Shards made at a time, at most: each takes some thirty megabytes."""
 
 Floats = npt.NDArray[np.float32]
 
@@ -68,52 +66,47 @@ class MappedBlocks:
 
     def to_folder(self, path: Path) -> Embeddings:
         """Write the mapped embeddings to ``path``, all or nothing, and open them."""
-        columns = self.embeddings.metadata
-        with atomic_folder(path) as temporary:
-            writer = EmbeddingsWriter(temporary, self.adapter.target, self.embeddings.modality)
-            for start, vectors in self._shards():
-                part = slice(start, start + len(vectors))
-                ids = self.embeddings.ids[part]
-                writer.append(ids, vectors, {name: column[part] for name, column in columns.items()})
-            writer.finish()
-        return load_folder(path)
-
-    def _shards(self) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-        """The mapped shards in order, each made by one thread while the ones before it are written."""
         from threadpoolctl import threadpool_limits
 
         cores = os.cpu_count() or 1
-        workers = min(cores, WORKERS)
-        waiting: deque[tuple[int, Future[npt.NDArray[Any]]]] = deque()
-        with (
-            threadpool_limits(max(1, cores // workers), user_api="blas"),
-            ThreadPoolExecutor(workers, thread_name_prefix="crossfade-map") as pool,
-        ):
-            try:
-                for start in range(0, len(self.embeddings), SHARD_ROWS):
-                    waiting.append((start, pool.submit(self._shard, start)))
-                    if len(waiting) > workers:
-                        first, shard = waiting.popleft()
-                        yield first, shard.result()
-                for first, shard in waiting:
-                    yield first, shard.result()
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
+        workers = min(2 * cores, MOST_WORKERS)
+        with atomic_folder(path) as temporary:
+            writer = EmbeddingsWriter(temporary, self.adapter.target, self.embeddings.modality)
+            with (
+                threadpool_limits(max(1, cores // workers), user_api="blas"),
+                ThreadPoolExecutor(workers, "crossfade-map") as pool,
+            ):
+                starts = range(0, len(self.embeddings), SHARD_ROWS)
+                written = [pool.submit(self._write_shard, writer, *numbered) for numbered in enumerate(starts)]
+                try:
+                    writer.add([shard.result() for shard in written])
+                finally:
+                    pool.shutdown(wait=True, cancel_futures=True)
+            writer.seal()
+        return load_folder(path)
 
-    def _shard(self, start: int) -> npt.NDArray[Any]:
-        """Rows ``start`` to ``start + SHARD_ROWS``, mapped."""
+    def _write_shard(self, writer: EmbeddingsWriter, number: int, start: int) -> dict[str, Any]:
+        """Map rows ``start`` to ``start + SHARD_ROWS`` into the files of shard ``number``."""
+        part = slice(start, start + SHARD_ROWS)
+        ids = self.embeddings.ids[part]
+        columns = {name: column[part] for name, column in self.embeddings.metadata.items()}
+        return writer.write(number, ids, self._rounded(start, start + len(ids)), self.dtype, columns)
+
+    def _rounded(self, start: int, stop: int) -> Iterator[npt.NDArray[Any]]:
+        """Rows ``start`` to ``stop``, mapped, a block at a time; the next block takes the memory of the one before."""
         rows, modality = self.embeddings.rows, self.embeddings.modality
         old_rows = None if self.companion is None else self.companion.rows
-        stop = min(start + SHARD_ROWS, len(rows))
-        result = np.empty((stop - start, self.adapter.target.dimension), dtype=self.dtype)
-        buffer = np.empty((min(self.block, stop - start), rows.shape[1]), dtype=np.float32)
-        for first in range(start, stop, self.block):
-            last = min(first + self.block, stop)
-            vectors = rows.read(first, last, out=buffer)
+        size = min(self.block, stop - start)
+        read = np.empty((size, rows.shape[1]), dtype=np.float32)
+        rounded = np.empty((size, self.adapter.target.dimension), dtype=self.dtype)
+        for first in range(start, stop, size):
+            last = min(first + size, stop)
+            vectors = rows.read(first, last, out=read)
             old = None if old_rows is None else old_rows.read(first, last)
-            self._round(self.adapter.map(vectors, modality, old=old), result[first - start : last - start])
+            mapped = self.adapter.map(vectors, modality, old=old)
             rows.release(first, last)
-        return result
+            self._round(mapped, rounded[: last - first])
+            yield rounded[: last - first]
 
     def _mapped(self) -> Iterator[tuple[int, Floats]]:
         rows, modality = self.embeddings.rows, self.embeddings.modality
