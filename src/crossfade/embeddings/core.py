@@ -121,6 +121,13 @@ class Embeddings:
         part.metadata = {name: column[chosen] for name, column in self.metadata.items()}
         return part
 
+    def moved(self, rows: Rows, space: Space) -> Embeddings:
+        """The same items with other vectors, [n, space.dimension], that are known to be finite and of that space."""
+        other = object.__new__(Embeddings)  # what was checked of the items holds
+        other.ids, other.metadata, other.modality = self.ids, self.metadata, self.modality
+        other.rows, other.space = rows, space
+        return other
+
     def _row_numbers(self, rows: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
         if rows.size == 0 or (rows.dtype == bool and not rows.any()):
             raise InvalidVectors("A selection of embeddings must not be empty, and this one names no rows.")

@@ -171,6 +171,10 @@ class EmbeddingsWriter:
         self._complete = True
         self._write_manifest()
 
+    def names(self) -> list[str]:
+        """The files of the vectors, in order."""
+        return [str(shard["vectors"]) for shard in self._shards]
+
     def _write_manifest(self) -> None:
         write_json(
             self.path / MANIFEST,

@@ -22,9 +22,9 @@ import numpy.typing as npt
 
 from crossfade.embeddings.core import Embeddings
 from crossfade.embeddings.float16 import narrow
-from crossfade.embeddings.folder import EmbeddingsWriter, load_folder
-from crossfade.embeddings.rows import ahead
-from crossfade.files import atomic_folder
+from crossfade.embeddings.folder import EmbeddingsWriter
+from crossfade.embeddings.rows import Rows, ahead
+from crossfade.files import atomic_folder, read_npy
 
 if TYPE_CHECKING:
     from crossfade.methods.base import Adapter
@@ -83,7 +83,7 @@ class MappedBlocks:
                 finally:
                     pool.shutdown(wait=True, cancel_futures=True)
             writer.seal()
-        return load_folder(path)
+        return self.embeddings.moved(Rows([read_npy(path / name) for name in writer.names()]), self.adapter.target)
 
     def _write_shard(self, writer: EmbeddingsWriter, number: int, start: int) -> dict[str, Any]:
         """Map rows ``start`` to ``start + SHARD_ROWS`` into the files of shard ``number``."""
