@@ -16,13 +16,23 @@ sys.path.insert(0, str(HERE.parent))
 import worlds  # noqa: E402
 
 from crossfade.artifacts import FORMAT_VERSION, save_pretrained  # noqa: E402
-from crossfade.methods import Procrustes, ResidualMLP, Ridge, Slerp  # noqa: E402
+from crossfade.methods import XBT, Procrustes, ResidualMLP, Ridge, Slerp  # noqa: E402
 
 if __name__ == "__main__":
     world = worlds.two_modalities(d_s=8, d_t=6, items=60, seed=11)
     new, old = world.new["text"].matrix()[:4], world.old["text"].matrix()[:4]
-    for method in (Procrustes(), Ridge(), ResidualMLP(hidden=4, epochs=3), Slerp()):
-        folder = HERE / f"adapter-v{FORMAT_VERSION}" / method.name
+    small = {"hidden": 4, "epochs": 3}
+    for name, method in {
+        "procrustes": Procrustes(),
+        "ridge": Ridge(),
+        "residual_mlp": ResidualMLP(**small),
+        "slerp": Slerp(),
+        "xbt": XBT(width=1.0, epochs=3, center=True, learning_rate=1e-2, batch=32),
+        "slerp-adaptive": Slerp(weighting="adaptive", base="residual_mlp", base_options=small),
+    }.items():
+        folder = HERE / f"adapter-v{FORMAT_VERSION}" / name
+        if folder.exists():
+            continue
         adapter = method.fit(world.pairs(), seed=1)
         save_pretrained(adapter, folder / "adapter")
         expected = {

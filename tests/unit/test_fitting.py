@@ -38,10 +38,12 @@ def test_links_decide_by_texts_and_images_and_two_encoders_are_only_shown(two_mo
     found = fit(two_modalities.pairs())
     (chosen,) = [c for c in found.candidates if c.chosen]
     assert set(chosen.recall or ()) == {"text→image", "image→text"}
-    (slerp,) = [c for c in found.candidates if c.method == "slerp"]
-    assert slerp.score is not None
-    assert not slerp.chosen
-    assert "old model" in slerp.reason
+    hybrids = [c for c in found.candidates if c.method == "slerp"]
+    assert [c.label for c in hybrids] == ["slerp", "slerp (weighting=adaptive)"]
+    for hybrid in hybrids:
+        assert hybrid.score is not None
+        assert not hybrid.chosen
+        assert "old model" in hybrid.reason
 
 
 def test_nothing_is_claimed_between_unrelated_spaces() -> None:

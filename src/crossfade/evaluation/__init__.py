@@ -1,6 +1,13 @@
 """Evaluation: exact search, metrics on ranks, intervals, and the verdict on an upgrade; NumPy alone."""
 
 from crossfade.evaluation.compatibility import evaluate
+from crossfade.evaluation.hubness import (
+    CSLS,
+    QueryBank,
+    QueryBankNormalisation,
+    csls_offsets,
+    querybank_normalisation,
+)
 from crossfade.evaluation.intervals import Bootstrap, more_queries_needed
 from crossfade.evaluation.qrels import read_qrels
 from crossfade.evaluation.ranks import PerQuery, measure
@@ -11,6 +18,7 @@ from crossfade.evaluation.result import (
     Estimate,
     Evaluation,
     Flips,
+    Hubness,
     Outcome,
     QueryChange,
     Score,
@@ -18,30 +26,53 @@ from crossfade.evaluation.result import (
     Verdict,
 )
 from crossfade.evaluation.search import Neighbours, search
+from crossfade.evaluation.sequence_result import (
+    CellResult,
+    ChainCost,
+    ChainGrowth,
+    SequenceDirection,
+    SequenceEvaluation,
+)
+from crossfade.evaluation.sequences import ModelVersion, evaluate_sequence
+from crossfade.evaluation.similarity import Correction
 from crossfade.evaluation.versions import average_compatibility, average_multimodel_accuracy, compatibility_matrix
 
 __all__ = [
+    "CSLS",
     "SYSTEMS",
     "Bootstrap",
+    "CellResult",
+    "ChainCost",
+    "ChainGrowth",
+    "Correction",
     "DirectionResult",
     "Estimate",
     "Evaluation",
     "Flips",
+    "Hubness",
     "Judgements",
+    "ModelVersion",
     "Neighbours",
     "Outcome",
     "PerQuery",
+    "QueryBank",
+    "QueryBankNormalisation",
     "QueryChange",
     "Relevance",
     "Score",
+    "SequenceDirection",
+    "SequenceEvaluation",
     "System",
     "Verdict",
     "average_compatibility",
     "average_multimodel_accuracy",
     "compatibility_matrix",
+    "csls_offsets",
     "evaluate",
+    "evaluate_sequence",
     "measure",
     "more_queries_needed",
+    "querybank_normalisation",
     "read_qrels",
     "search",
 ]

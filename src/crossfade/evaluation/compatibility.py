@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import numpy.typing as npt
 
 from crossfade.embeddings import Embeddings
 from crossfade.errors import EvaluationError
+from crossfade.evaluation.hubness import HubnessCorrection, QueryBank, require_apart
 from crossfade.evaluation.intervals import Bootstrap
 from crossfade.evaluation.leakage import leakage_warning
 from crossfade.evaluation.metrics import first_match, parse_metric
@@ -21,11 +24,13 @@ from crossfade.evaluation.result import (
     Estimate,
     Evaluation,
     Flips,
+    Hubness,
     QueryChange,
     Score,
     System,
     Verdict,
 )
+from crossfade.evaluation.similarity import Correction
 from crossfade.evaluation.systems import AdapterLike, Sets, Sides
 from crossfade.evaluation.verdicts import combine, decide, unmeasured
 from crossfade.spaces import Modality
@@ -52,6 +57,7 @@ def evaluate(
     metric: str | None = None,
     ks: Sequence[int] = (1, 5, 10),
     slices: Sequence[str] = (),
+    bank: QueryBank | None = None,
     fitted_on: npt.NDArray[np.uint64] | None = None,
     level: float = 0.95,
     resamples: int = 2000,
@@ -69,6 +75,8 @@ def evaluate(
         metric: what decides: ``R@K``, ``CMC@K``, ``mAP``, ``nDCG@K`` or ``MRR``; by default the first that suits ``relevant``.
         ks: the depths of ``R@K`` and ``CMC@K``.
         slices: metadata columns of the queries by which the deciding metric is reported too.
+        bank: logged queries, none of them judged, by which every system is ranked once more with a hubness correction;
+            shown apart, and no verdict looks at it.
         fitted_on: keys of the items that the adapter was fitted on; by default as its provenance says.
         level: confidence level of every interval.
         resamples: bootstrap resamples behind every interval.
@@ -76,7 +84,8 @@ def evaluate(
 
     Raises:
         SpaceMismatch: a set of vectors does not live where its name says, as when old and new are swapped.
-        EvaluationError: nothing can be evaluated, items have only one of their two vectors, or an option is out of range.
+        EvaluationError: nothing can be evaluated, items have only one of their two vectors, the bank holds judged queries
+            or lacks old vectors that old/old needs, or an option is out of range.
         InvalidVectors: a vector is not finite, or is zero under cosine.
     """
     if not ks or any(k < 1 for k in ks):
@@ -85,6 +94,7 @@ def evaluate(
     names = list(dict.fromkeys(names if metric is None else [metric, *names]))
     parsed = parse_metric(names[0])
     sides = Sides.build(adapter, queries, gallery, old_queries, new_gallery)
+    logged = None if bank is None else _Bank.of(bank, sides)
     keys = fitted_on
     if keys is None and adapter.provenance is not None:
         keys = adapter.provenance.fitted_on
@@ -98,7 +108,7 @@ def evaluate(
             if judged is None:
                 continue
             rows, judgements = judged
-            direction = _Direction(sides, asked, stored, rows, judgements, names, level, resamples, seed)
+            direction = _Direction(sides, asked, stored, rows, judgements, names, level, resamples, seed, logged)
             directions.append(direction.result(flip_depth=parsed.k or ks[0], slices=slices))
     if not directions:
         raise EvaluationError(
@@ -166,6 +176,36 @@ def _judge(
     return rows, judgements
 
 
+@dataclass(frozen=True)
+class _Bank:
+    """The bank's queries in the place of the judged ones, and what is done with them."""
+
+    correction: HubnessCorrection
+    sides: Sides
+
+    @classmethod
+    def of(cls, bank: QueryBank, sides: Sides) -> _Bank:
+        logged = sides.asked_by(bank.new, bank.old)
+        shared = [modality for modality in logged.queries if modality in sides.queries]
+        if not shared:
+            raise EvaluationError(
+                f"A bank must hold queries of a judged modality ({', '.join(sides.queries)}); found "
+                f"{', '.join(logged.queries) or 'none'}. Bring logged queries of that kind."
+            )
+        for modality in shared:
+            require_apart(logged.queries[modality], sides.queries[modality])
+        return cls(bank.correction, logged)
+
+    def corrections(self, asked: Modality, stored: Modality) -> dict[System, Callable[[], Correction]]:
+        """What makes the correction of each system, from its own bank and gallery."""
+        if asked not in self.sides.queries:
+            return {}
+        return {
+            system: partial(self.correction.correction, gallery, bank)
+            for system, (bank, gallery) in self.sides.systems(asked, stored).items()
+        }
+
+
 class _Direction:
     """The measurements of one direction."""
 
@@ -180,6 +220,7 @@ class _Direction:
         level: float,
         resamples: int,
         seed: int,
+        bank: _Bank | None,
     ) -> None:
         self.name = f"{asked}→{stored}"
         self.asked = asked
@@ -195,12 +236,18 @@ class _Direction:
             **({} if old is None else {name: column[rows] for name, column in old.metadata.items()}),
             **self.queries.metadata,
         }
+        self.bank = bank
+        self.corrected: dict[System, PerQuery] = {}
         self.found: dict[System, PerQuery] = {}
+        logged = {} if bank is None else bank.corrections(asked, stored)
         for system in SYSTEMS:
             if system in systems:
                 vectors, searched = systems[system]
                 asking = vectors if whole else vectors.select(rows)
                 self.found[system] = measure(asking, searched, judgements, metrics=names)
+                if system in logged:
+                    correction = logged[system]()
+                    self.corrected[system] = measure(asking, searched, judgements, metrics=names, correction=correction)
 
     def result(self, *, flip_depth: int, slices: Sequence[str]) -> DirectionResult:
         """Everything that the report shows of this direction."""
@@ -213,22 +260,35 @@ class _Direction:
             queries=len(self.queries),
             gallery=self.gallery,
             metric=self.metric,
-            scores=self._scores(),
+            scores=self._scores(self.found),
             gain=self._gain(),
             flips=self._flips(flip_depth),
             verdict=self._verdict(),
             slices=by_slice,
             slice_sizes=sizes,
+            hubness=self._hubness(),
         )
 
     def _values(self, system: System) -> Values:
         return self.found[system].values[self.metric]
 
-    def _scores(self) -> dict[System, Score]:
-        columns = [(system, name) for system, found in self.found.items() for name in found.values]
-        values = np.stack([self.found[system].values[name] for system, name in columns], axis=1)
+    def _hubness(self) -> Hubness | None:
+        if self.bank is None or not self.corrected:
+            return None
+        systems = list(self.corrected)
+        rises = np.stack([self.corrected[s].values[self.metric] - self._values(s) for s in systems], axis=1)
+        resampled = self.bootstrap.means(rises)
+        changes = {
+            s: self.bootstrap.estimate(float(rises[:, i].mean()), resampled[:, i]) for i, s in enumerate(systems)
+        }
+        size = len(self.bank.sides.queries[self.asked])
+        return Hubness(self.bank.correction.to_dict(), size, self._scores(self.corrected), changes)
+
+    def _scores(self, measured: Mapping[System, PerQuery]) -> dict[System, Score]:
+        columns = [(system, name) for system, found in measured.items() for name in found.values]
+        values = np.stack([measured[system].values[name] for system, name in columns], axis=1)
         resampled = self.bootstrap.means(values)
-        scores: dict[System, dict[str, Estimate]] = {system: {} for system in self.found}
+        scores: dict[System, dict[str, Estimate]] = {system: {} for system in measured}
         for i, (system, name) in enumerate(columns):
             scores[system][name] = self.bootstrap.estimate(float(values[:, i].mean()), resampled[:, i])
         return {system: Score(system, metrics) for system, metrics in scores.items()}

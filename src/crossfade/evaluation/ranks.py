@@ -27,7 +27,7 @@ from crossfade.evaluation.metrics import (
     reciprocal_rank,
 )
 from crossfade.evaluation.relevance import Judgements
-from crossfade.evaluation.similarity import Floats, PreparedGallery, prepared_queries, require_metric
+from crossfade.evaluation.similarity import Correction, Floats, PreparedGallery, prepared_queries, require_metric
 from crossfade.spaces import Metric, require_same
 
 __all__ = ["PerQuery", "measure"]
@@ -58,6 +58,7 @@ def measure(
     *,
     metrics: Sequence[str],
     metric: Metric | None = None,
+    correction: Correction | None = None,
     tile_scores: int = TILE_SCORES,
 ) -> PerQuery:
     """Rank each query's positives and compute ``metrics``.
@@ -68,17 +69,20 @@ def measure(
         judgements: the q queries' positives as rows of this gallery, at least one each.
         metrics: ``R@K``, ``CMC@K``, ``mAP``, ``nDCG@K``, ``MRR``.
         metric: how to compare vectors; by default as their space says.
+        correction: what is added to the scores of this gallery's items; a query's own item has no say in it.
         tile_scores: scores held in memory at a time; the result does not depend on it.
 
     Raises:
         SpaceMismatch: queries and gallery live in two spaces.
         InvalidVectors: a vector is not finite, or is zero under cosine.
-        EvaluationError: an unknown metric, or a query without a positive.
+        EvaluationError: an unknown metric, a query without a positive, or a correction of another gallery.
     """
     require_same(queries.space, gallery.space, what="The queries")
     metric = metric or gallery.space.metric
     require_metric(metric)
     names = [parse_metric(name) for name in metrics]
+    if correction is not None:
+        correction.require(len(gallery))
     if len(judgements.targets) != len(queries):
         raise EvaluationError(
             f"There must be judgements for each query; found {len(judgements.targets)} for {len(queries)}."
@@ -97,6 +101,8 @@ def measure(
             targets, own = judgements.positives(query), int(judgements.own[query])
             if own >= 0:
                 scores[own] = -np.inf
+            if correction is not None:
+                correction.apply(scores)
             first[query] = _first(scores, targets)
             if thorough:
                 _thorough(scores, targets, judgements.grades_of(query), thorough, values, query)

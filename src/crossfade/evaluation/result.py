@@ -27,6 +27,7 @@ __all__ = [
     "Estimate",
     "Evaluation",
     "Flips",
+    "Hubness",
     "Outcome",
     "QueryChange",
     "Score",
@@ -88,6 +89,23 @@ class Flips:
 
 
 @dataclass(frozen=True, slots=True)
+class Hubness:
+    """Every system once more, ranked with a hubness correction; no verdict looks at these numbers.
+
+    Attributes:
+        correction: its name and its options.
+        bank: how many logged queries it was made from.
+        scores: as those of the direction.
+        changes: the deciding metric with the correction minus without, paired over queries.
+    """
+
+    correction: Mapping[str, Any]
+    bank: int
+    scores: Mapping[System, Score]
+    changes: Mapping[System, Estimate]
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """Is M(mapped/old) > M(old/old), strictly, with an interval that says so?
 
@@ -125,6 +143,7 @@ class DirectionResult:
         verdict: for this direction.
         slices: slice column → slice value → system → the deciding metric; and how many queries are in the slice.
         slice_sizes: slice column → slice value → queries in it.
+        hubness: the systems with a hubness correction, where a bank of queries was given.
     """
 
     name: str
@@ -137,6 +156,7 @@ class DirectionResult:
     verdict: Verdict
     slices: Mapping[str, Mapping[str, Mapping[System, Estimate]]] = field(default_factory=dict)
     slice_sizes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    hubness: Hubness | None = None
 
 
 _REBUILT = ("directions", "verdict", "warnings", "notes")
@@ -215,11 +235,19 @@ def _flips(values: Mapping[str, Any]) -> Flips:
     )
 
 
-def _direction(values: Mapping[str, Any]) -> DirectionResult:
-    scores = {
+def _scores(values: Mapping[System, Any]) -> dict[System, Score]:
+    return {
         name: Score(score["system"], {metric: Estimate(**estimate) for metric, estimate in score["metrics"].items()})
-        for name, score in values["scores"].items()
+        for name, score in values.items()
     }
+
+
+def _hubness(values: Mapping[str, Any]) -> Hubness:
+    changes = {name: Estimate(**estimate) for name, estimate in values["changes"].items()}
+    return Hubness(**{**values, "scores": _scores(values["scores"]), "changes": changes})
+
+
+def _direction(values: Mapping[str, Any]) -> DirectionResult:
     slices = {
         column: {
             value: {system: Estimate(**estimate) for system, estimate in systems.items()}
@@ -230,10 +258,11 @@ def _direction(values: Mapping[str, Any]) -> DirectionResult:
     return DirectionResult(
         **{
             **values,
-            "scores": scores,
+            "scores": _scores(values["scores"]),
             "gain": None if values["gain"] is None else Estimate(**values["gain"]),
             "flips": None if values["flips"] is None else _flips(values["flips"]),
             "verdict": _verdict(values["verdict"]),
             "slices": slices,
+            "hubness": None if values.get("hubness") is None else _hubness(values["hubness"]),
         }
     )

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -18,7 +18,14 @@ import numpy.typing as npt
 
 from crossfade.embeddings import Embeddings
 from crossfade.errors import EvaluationError
-from crossfade.evaluation.similarity import Floats, GalleryBlock, PreparedGallery, prepared_queries, require_metric
+from crossfade.evaluation.similarity import (
+    Correction,
+    Floats,
+    GalleryBlock,
+    PreparedGallery,
+    prepared_queries,
+    require_metric,
+)
 from crossfade.spaces import Metric, require_same
 
 __all__ = ["Neighbours", "search"]
@@ -50,7 +57,8 @@ class Neighbours:
 
     Attributes:
         rows: [q, k] int64, row numbers in the gallery; −1 where the gallery has no k others.
-        scores: [q, k] float32: cosine, inner product, or negated Euclidean distance; −∞ where there is no row.
+        scores: [q, k] float32: cosine, inner product, or negated Euclidean distance; −∞ where there is no row. Of a
+            corrected search they are what it ranked by, under l2 from −½‖q − g‖².
     """
 
     rows: Rows64
@@ -64,6 +72,7 @@ def search(
     k: int,
     metric: Metric | None = None,
     exclude_same_id: bool = False,
+    correction: Correction | None = None,
     block: int = 4096,
 ) -> Neighbours:
     """The exact k nearest gallery items of each query.
@@ -77,20 +86,26 @@ def search(
         k: how many to return for each query, 1 ≤ k ≤ n.
         metric: how to compare; by default as their space says.
         exclude_same_id: leave out the gallery item that has the query's own id.
+        correction: what is added to the scores of this gallery's items (:mod:`crossfade.evaluation.hubness`).
         block: gallery rows scored at a time; the result does not depend on it.
 
     Raises:
         SpaceMismatch: queries and gallery live in two spaces.
         InvalidVectors: a vector is not finite, or is zero under cosine.
-        EvaluationError: k is out of range.
+        EvaluationError: k is out of range, or the correction is of another gallery.
     """
     require_same(queries.space, gallery.space, what="The queries")
     metric = metric or gallery.space.metric
     require_metric(metric)
     if not 1 <= k <= len(gallery):
         raise EvaluationError(f"k must lie between 1 and the gallery's {len(gallery)} items; found {k}.")
+    if correction is not None:
+        correction.require(len(gallery))
+        if correction.active is not None:
+            return _dynamic(queries, gallery, correction, k, metric, exclude_same_id, block)
     own = gallery.locate(queries.ids) if exclude_same_id else None
-    prepared = PreparedGallery(gallery, metric, block=block)
+    offsets = None if correction is None else correction.offsets
+    prepared = PreparedGallery(gallery, metric, block=block, offsets=offsets)
     kept = min(len(gallery), k + SPARE + (own is not None))
     rows = np.full((len(queries), k), -1, dtype=np.int64)
     scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
@@ -99,7 +114,7 @@ def search(
         vectors = prepared_queries(queries, metric, start=start, stop=stop)
         with _threads(stop - start) as threads:
             best = _candidates(vectors, prepared, threads, kept=kept, widest=min(block, len(gallery)))
-            exact = _rescored(queries, gallery, metric, start, best.rows, threads)
+            exact = _rescored(queries, gallery, metric, start, best.rows, threads, offsets)
         if own is not None:
             exact[best.rows == own[start:stop, None]] = -np.inf
         order = np.lexsort((best.rows, -exact), axis=1)[:, :k]
@@ -108,6 +123,27 @@ def search(
         rows[start:stop] = np.where(found, np.take_along_axis(best.rows, order, axis=1), -1)
         scores[start:stop] = chosen
     return Neighbours(rows, scores)
+
+
+def _dynamic(
+    queries: Embeddings,
+    gallery: Embeddings,
+    correction: Correction,
+    k: int,
+    metric: Metric,
+    exclude_same_id: bool,
+    block: int,
+) -> Neighbours:
+    """Corrected answers for the queries whose best one is active, plain ones for the others; under l2 all as −½‖q − g‖²."""
+    nothing = Correction(np.zeros(len(gallery), dtype=np.float32))
+    plain, corrected = (
+        search(queries, gallery, k=k, metric=metric, exclude_same_id=exclude_same_id, correction=each, block=block)
+        for each in (nothing, replace(correction, active=None))
+    )
+    first = plain.rows[:, 0]
+    assert correction.active is not None
+    active = (correction.active[first] & (first >= 0))[:, None]
+    return Neighbours(np.where(active, corrected.rows, plain.rows), np.where(active, corrected.scores, plain.scores))
 
 
 def _candidates(vectors: Floats, prepared: PreparedGallery, threads: _Threads, *, kept: int, widest: int) -> _Best:
@@ -222,7 +258,13 @@ class _Best:
 
 
 def _rescored(
-    queries: Embeddings, gallery: Embeddings, metric: Metric, start: int, rows: Rows64, threads: _Threads
+    queries: Embeddings,
+    gallery: Embeddings,
+    metric: Metric,
+    start: int,
+    rows: Rows64,
+    threads: _Threads,
+    offsets: Floats | None,
 ) -> Floats:
     """Scores of the candidates ``rows`` [q, c] for the queries from ``start`` on, in float64; −∞ where a row is −1."""
     scores = np.full(rows.shape, -np.inf, dtype=np.float32)
@@ -236,12 +278,15 @@ def _rescored(
             items = gallery.rows.take(np.maximum(rows[first:last], 0).ravel()).astype(np.float64)
             items = items.reshape(last - first, rows.shape[1], -1)
             if metric == "l2":
-                value = -np.sqrt(np.square(items - vectors[:, None]).sum(axis=2))
+                squares = np.square(items - vectors[:, None]).sum(axis=2)
+                value = -np.sqrt(squares) if offsets is None else -0.5 * squares
             else:
                 value = np.einsum("qd,qcd->qc", vectors, items)
                 if metric == "cosine":
                     value /= np.sqrt(np.einsum("qd,qd->q", vectors, vectors))[:, None]
                     value /= np.sqrt(np.einsum("qcd,qcd->qc", items, items))
+            if offsets is not None:
+                value += offsets[np.maximum(rows[first:last], 0)]
             scores[first:last] = np.where(rows[first:last] >= 0, value, -np.inf)
 
     threads.each(rescore)

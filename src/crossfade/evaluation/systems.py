@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -87,6 +87,7 @@ class Sides:
     gallery: dict[Modality, Embeddings]
     new_gallery: dict[Modality, Embeddings]
     _mapped: dict[tuple[str, Modality], Embeddings] = field(default_factory=dict, repr=False)
+    _asking: str = field(default="queries", repr=False)
 
     @classmethod
     def build(
@@ -114,6 +115,27 @@ class Sides:
             {m: _joined(e, stored[m], "new_gallery", "gallery item") for m, e in renewed.items() if m in stored},
         )
 
+    def asked_by(self, queries: Sets, old_queries: Sets | None) -> Sides:
+        """The same galleries, asked by a bank of other queries.
+
+        Raises:
+            SpaceMismatch: a set does not live where its name says.
+            EvaluationError: a query of the bank has only one of its two vectors where old/old is measured.
+        """
+        new, old = self.adapter.source, self.adapter.target
+        asked = by_modality(queries, new, what="The bank's queries", swapped=old)
+        before = by_modality(old_queries, old, what="The old vectors of the bank's queries", swapped=new)
+        for modality in asked:
+            if modality in self.old_queries and modality not in before:
+                raise EvaluationError(
+                    "A hubness correction is granted to old/old too, and the old model's vectors of the bank's "
+                    f"{len(asked[modality])} {modality} queries are missing. Pass them as the bank's old."
+                )
+        joined = {
+            m: _joined(e, asked[m], "the bank's old", "query of the bank") for m, e in before.items() if m in asked
+        }
+        return replace(self, queries=asked, old_queries=joined, _asking="bank")
+
     def systems(self, asked: Modality, stored: Modality) -> dict[System, tuple[Embeddings, Embeddings]]:
         """Query side and gallery side of every system that can be measured in one direction.
 
@@ -122,7 +144,7 @@ class Sides:
         adapter = self.adapter
         new, gallery = self.queries[asked], self.gallery[stored]
         old, renewed = self.old_queries.get(asked), self.new_gallery.get(stored)
-        mapped = self._map("queries", new, old)
+        mapped = self._map(self._asking, new, old)
         mapped_gallery = None if adapter.two_encoders or renewed is None else self._map("gallery", renewed, None)
         found: dict[System, tuple[Embeddings, Embeddings]] = {}
         if old is not None:

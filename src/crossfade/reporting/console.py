@@ -12,6 +12,7 @@ from rich.text import Text
 from crossfade.evaluation.result import DirectionResult, Evaluation, Outcome
 from crossfade.reporting.formatting import count, interval, percent, points, points_interval
 from crossfade.reporting.headline import headline
+from crossfade.reporting.hubness import hubness_rows, hubness_words
 from crossfade.reporting.matrix import Cell, matrix, metric_names
 from crossfade.reporting.systems import STYLES, Tone
 
@@ -52,6 +53,9 @@ def _parts(evaluation: Evaluation, *, below: bool) -> Group:
         )
     for direction in evaluation.directions:
         parts += [_table(direction, level=evaluation.level, below=below), _facts(direction), Text()]
+        if direction.hubness is not None:
+            said = (f"{direction.name}, shown apart  ", "bold"), (hubness_words(direction.hubness), "dim")
+            parts += [Text.assemble(*said), _hubness(direction), Text()]
     verdict = evaluation.verdict
     parts.append(
         Text.assemble((verdict.outcome.upper(), OUTCOMES[verdict.outcome]), "  ", headline(evaluation), overflow="fold")
@@ -71,6 +75,22 @@ def _table(direction: DirectionResult, *, level: float, below: bool) -> Table:
         table.add_row(
             Text(row.system, style=TONES[STYLES[row.system].tone]), *(_cell(cell, below=below) for cell in row.cells)
         )
+    return table
+
+
+def _hubness(direction: DirectionResult) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("query/gallery", no_wrap=True)
+    for metric in metric_names(direction):
+        table.add_column(metric, justify="right", no_wrap=True)
+    table.add_column(f"changes {direction.metric}", justify="right")
+    for row in hubness_rows(direction):
+        sign, colour = MARKS[row.mark]
+        change = Text.assemble(
+            (sign, colour), " ", points(row.change.value), (f" [{points_interval(row.change)}]", "dim")
+        )
+        values = (Text("—", style="dim") if e is None else Text(percent(e.value)) for e in row.estimates)
+        table.add_row(Text(row.system, style=TONES[STYLES[row.system].tone]), *values, change)
     return table
 
 

@@ -17,6 +17,7 @@ from crossfade.reporting import formatting
 from crossfade.reporting.drawn import Cosines, Curve, Example, Picture
 from crossfade.reporting.figures import cosine_histogram, dumbbell, gap_bar, recall_curves, space_picture
 from crossfade.reporting.headline import headline
+from crossfade.reporting.hubness import hubness_rows, hubness_words
 from crossfade.reporting.material import DirectionMaterial, Material
 from crossfade.reporting.matrix import matrix, metric_names
 from crossfade.reporting.slices import SliceTable, slice_tables
@@ -29,6 +30,7 @@ __all__ = ["crossfade_version", "default_title", "to_html"]
 CONTENTS = (
     ("gap", "Gap"),
     ("matrix", "Matrix"),
+    ("hubness", "Hubness"),
     ("curves", "Recall at K"),
     ("cosines", "Cosines"),
     ("spaces", "Spaces"),
@@ -52,6 +54,7 @@ def to_html(evaluation: Evaluation, *, material: Material | None = None, title: 
     drawn = material or Material()
     directions = evaluation.directions
     shown = {
+        "hubness": any(d.hubness for d in directions),
         "curves": any(_curves(d, drawn) for d in directions),
         "cosines": bool(drawn.cosines),
         "spaces": bool(drawn.pictures),
@@ -72,6 +75,7 @@ def to_html(evaluation: Evaluation, *, material: Material | None = None, title: 
         css=Markup(environment.get_template("report.css").render()),
         contents=[(anchor, name) for anchor, name in CONTENTS if shown.get(anchor, True)],
         level=f"{100 * evaluation.level:g}\N{NO-BREAK SPACE}%",
+        any_hubness=shown["hubness"],
         any_curves=shown["curves"],
         any_examples=shown["examples"],
         any_flips=shown["worse"],
@@ -115,6 +119,7 @@ def _environment() -> Environment:
     environment.globals.update(
         styles=STYLES, principal=PRINCIPAL, matrix=matrix, metric_names=metric_names, glossary=GLOSSARY
     )
+    environment.globals.update(hubness_rows=hubness_rows, hubness_words=hubness_words)
     environment.filters.update(
         percent=formatting.percent,
         interval=formatting.interval,

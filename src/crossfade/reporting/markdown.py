@@ -9,6 +9,7 @@ from crossfade.evaluation.result import DirectionResult, Estimate, Evaluation, Q
 from crossfade.reporting.formatting import count, interval, percent, points, points_interval
 from crossfade.reporting.headline import headline
 from crossfade.reporting.html import crossfade_version, default_title
+from crossfade.reporting.hubness import hubness_rows, hubness_words
 from crossfade.reporting.material import DirectionMaterial, Material
 from crossfade.reporting.matrix import matrix, metric_names
 from crossfade.reporting.slices import slice_tables
@@ -84,6 +85,18 @@ def _direction(direction: DirectionResult, drawn: DirectionMaterial, level: str)
         for row in matrix(direction)
     ]
     lines += _table(["query / gallery", *metric_names(direction)], rows)
+    if direction.hubness is not None:
+        header = ["query / gallery", *metric_names(direction), f"change in {direction.metric}, points"]
+        body = [
+            [
+                row.system,
+                *(_estimate(e) if e else "—" for e in row.estimates),
+                f"{points(row.change.value)} ({points_interval(row.change)}){SIGNS[row.mark]}",
+            ]
+            for row in hubness_rows(direction)
+        ]
+        lines += ["### With a hubness correction, shown apart", "", f"{_words(hubness_words(direction.hubness))}.", ""]
+        lines += _table(header, body)
     if direction.flips is not None:
         texts = {e.query.id: e.query.text for e in drawn.worse if e.query.text is not None}
         lines += _changes("Queries that fell furthest", direction.flips.worst, texts)

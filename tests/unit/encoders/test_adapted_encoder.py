@@ -52,9 +52,10 @@ def test_a_modality_that_was_not_fitted(dual: Dual) -> None:
 
 def test_an_adapter_of_two_encoders(dual: Dual, tmp_path: Path) -> None:
     encoder, old = dual("clip"), load_encoder(str(checkpoints.clip(tmp_path / "old", seed=3)), device="cpu")
-    halfway = SlerpAdapter(
-        encoder.space, old.space, rotation=np.eye(16), weights={"text": 0.5, "image": 0.5}, interpolation="nlerp"
+    same = LinearAdapter(
+        encoder.space, old.space, matrix=np.eye(16), offsets={"text": np.zeros(16), "image": np.zeros(16)}
     )
+    halfway = SlerpAdapter(inner=same, weights={"text": 0.5, "image": 0.5}, interpolation="nlerp")
     adapted = AdaptedEncoder(encoder, halfway, old=old)
     for encode, items in (("encode_texts", checkpoints.SENTENCES), ("encode_images", checkpoints.pictures())):
         both = getattr(encoder, encode)(items) + getattr(old, encode)(items)
