@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from crossfade.errors import ConfigError, FormatError, MissingExtra, NewerFormat, StorageError, UnsafeFormat
 from crossfade.files import atomic_folder, read_json, write_json
-from crossfade.methods import METHODS
+from crossfade.methods import adapter_class
 from crossfade.methods.base import Adapter, Provenance
 from crossfade.spaces import MODALITIES, Space
 
@@ -59,7 +59,7 @@ def save_pretrained(
     from crossfade.model_card import model_card
 
     made = adapter.provenance
-    if made is None or made.method not in METHODS:
+    if made is None or adapter_class(made.method) is None:
         raise ConfigError(
             "An adapter is saved with the method that made it, and this one has none. Fit it by a method."
         )
@@ -105,7 +105,8 @@ def from_pretrained(path: str | Path, *, revision: str | None = None) -> Adapter
         hyperparameters, seed, pairs = config["hyperparameters"], int(made["seed"]), dict(made["pairs"])
     except (KeyError, TypeError, ValueError) as error:
         raise FormatError(f"{folder / CONFIG} lacks or garbles the field {error}. Copy the folder again.") from error
-    if method not in METHODS:
+    kind = adapter_class(method)
+    if kind is None:
         raise FormatError(
             f"{folder / CONFIG} names the method {method!r}, which this Crossfade does not have. Upgrade it."
         )
@@ -120,7 +121,7 @@ def from_pretrained(path: str | Path, *, revision: str | None = None) -> Adapter
     fitted_on = tensors.pop(FITTED_ON, np.empty(0, dtype=np.uint64))
     _check_numbers(folder, tensors)
     try:
-        adapter = METHODS[method].adapter.restore(source, target, settings, tensors)
+        adapter = kind.restore(source, target, settings, tensors)
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise FormatError(f"{folder} lacks or garbles the tensor or setting {error}. Copy the folder again.") from error
     adapter.provenance = Provenance(method, hyperparameters, seed, pairs, fitted_on)
@@ -272,5 +273,7 @@ def _tensors(folder: Path) -> dict[str, npt.NDArray[Any]]:
 
 def _check_numbers(folder: Path, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
     for name, tensor in tensors.items():
+        if name.endswith(f".{FITTED_ON}") and tensor.dtype == np.uint64:
+            continue  # keys of a chain's member
         if tensor.dtype.kind != "f" or not np.isfinite(tensor).all():
             raise FormatError(f"The tensor {name!r} of {folder / TENSORS} must be finite numbers. Copy it again.")

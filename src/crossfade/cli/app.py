@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from crossfade.cli import demo, doctor, encode, evaluate, export, fingerprint, fit, report, run
+from crossfade.cli import chain, demo, doctor, encode, evaluate, export, fingerprint, fit, report, run, two_stage
 from crossfade.errors import CrossfadeError
 
 __all__ = ["BAD_INPUT", "INTERRUPTED", "app", "main"]
@@ -28,7 +28,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 
-for module in (demo, encode, fit, evaluate, report, export, run, fingerprint, doctor):
+for module in (demo, encode, fit, evaluate, two_stage, report, export, chain, run, fingerprint, doctor):
     app.command(module.NAME)(module.command)
 
 

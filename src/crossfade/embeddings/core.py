@@ -13,7 +13,7 @@ import numpy.typing as npt
 from crossfade.embeddings.ids import IdIndex, Ids, as_ids, item_keys, require_unique
 from crossfade.embeddings.rows import Block, Rows
 from crossfade.errors import ConfigError, InvalidIds, InvalidVectors
-from crossfade.spaces import MODALITIES, Modality, Space
+from crossfade.spaces import MODALITIES, Modality, Space, require_same
 
 __all__ = ["Embeddings", "Ids", "as_ids", "item_keys"]
 
@@ -127,6 +127,44 @@ class Embeddings:
         other.ids, other.metadata, other.modality = self.ids, self.metadata, self.modality
         other.rows, other.space = rows, space
         return other
+
+    @classmethod
+    def concatenate(cls, sets: Sequence[Embeddings]) -> Embeddings:
+        """One set of several of one space and modality, in their order; no vector is read or copied.
+
+        Native vectors of a model and vectors that an adapter mapped into its space join in this way.
+
+        Args:
+            sets: at least one. Metadata columns that all of them have are kept.
+
+        Raises:
+            ConfigError: there is none, they are of several modalities, or a metadata column mixes kinds of values.
+            SpaceMismatch: they live in several spaces.
+            InvalidIds: an id is in two of them.
+        """
+        if not sets:
+            raise ConfigError("There must be at least one set of embeddings to concatenate, and there is none.")
+        first = sets[0]
+        for other in sets[1:]:
+            require_same(other.space, first.space, what="The vectors to concatenate")
+            if other.modality != first.modality:
+                raise ConfigError(
+                    f"Sets that are concatenated must be of one modality; found {first.modality} and {other.modality}. "
+                    "Pass them to pair() side by side."
+                )
+        whole = object.__new__(cls)  # what was checked of each part holds for the whole, but for ids in two of them
+        whole.ids = np.concatenate([part.ids for part in sets])
+        try:
+            require_unique(whole.ids)
+        except InvalidIds as error:
+            raise InvalidIds(
+                f"{error} Of sets a and b that share ids, b.select(a.locate(b.ids) < 0) is what only b has."
+            ) from error
+        whole.space, whole.modality = first.space, first.modality
+        whole.rows = _joined([part.rows for part in sets])
+        shared = [name for name in first.metadata if all(name in part.metadata for part in sets)]
+        whole.metadata = {name: _column(name, [part.metadata[name] for part in sets]) for name in shared}
+        return whole
 
     def _row_numbers(self, rows: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
         if rows.size == 0 or (rows.dtype == bool and not rows.any()):
@@ -285,3 +323,27 @@ class Embeddings:
         from crossfade.embeddings.clip_retrieval import write_clip_retrieval
 
         write_clip_retrieval(self, folder, texts=texts, overwrite=overwrite)
+
+
+def _joined(parts: Sequence[Rows]) -> Rows:
+    """The rows of several matrices, one after the other; none is read."""
+    shards = [shard for part in parts for shard in part.shards]
+    on_disk = any(part.on_disk for part in parts)
+    if all(part.selection is None for part in parts):
+        return Rows(shards, on_disk=on_disk)
+    chosen, offset = [], 0
+    for part in parts:
+        chosen.append(offset + (np.arange(len(part)) if part.selection is None else part.selection))
+        offset += sum(len(shard) for shard in part.shards)
+    return Rows(shards, selection=np.concatenate(chosen), on_disk=on_disk)
+
+
+def _column(name: str, parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """One metadata column; numbers join numbers, and other kinds their own."""
+    kinds = {"number" if part.dtype.kind in "iuf" else part.dtype.kind for part in parts}
+    if len(kinds) > 1:
+        raise ConfigError(
+            f"A metadata column must have one kind of values in all sets that are concatenated; {name!r} has "
+            f"{', '.join(str(part.dtype) for part in parts)}. Convert it, or leave it out of one."
+        )
+    return np.concatenate(parts)

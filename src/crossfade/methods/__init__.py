@@ -13,6 +13,8 @@ from crossfade.errors import ConfigError
 from crossfade.methods.base import Adapter, Method, Provenance
 
 if TYPE_CHECKING:
+    from crossfade.methods.chain import ChainAdapter
+    from crossfade.methods.contrastive import Contrastive
     from crossfade.methods.identity import Identity
     from crossfade.methods.linear import LinearAdapter
     from crossfade.methods.low_rank import LowRank
@@ -20,10 +22,14 @@ if TYPE_CHECKING:
     from crossfade.methods.residual_mlp import ResidualMLP
     from crossfade.methods.ridge import Ridge
     from crossfade.methods.slerp import Slerp
+    from crossfade.methods.xbt import XBT
 
 __all__ = [
     "METHODS",
+    "XBT",
     "Adapter",
+    "ChainAdapter",
+    "Contrastive",
     "Identity",
     "LinearAdapter",
     "LowRank",
@@ -33,6 +39,7 @@ __all__ = [
     "ResidualMLP",
     "Ridge",
     "Slerp",
+    "adapter_class",
 ]
 
 _PATHS = {
@@ -41,9 +48,17 @@ _PATHS = {
     "ridge": "crossfade.methods.ridge:Ridge",
     "low_rank": "crossfade.methods.low_rank:LowRank",
     "residual_mlp": "crossfade.methods.residual_mlp:ResidualMLP",
+    "xbt": "crossfade.methods.xbt:XBT",
+    "contrastive": "crossfade.methods.contrastive:Contrastive",
     "slerp": "crossfade.methods.slerp:Slerp",
 }
 """From the simplest to the most elaborate: where two do equally well, the earlier one is chosen."""
+
+_COMPOSED = {
+    "chain": "crossfade.methods.chain:ChainAdapter",
+    "linear": "crossfade.methods.linear:LinearAdapter",
+}
+"""Adapters that :meth:`Adapter.then` composes of others: saved like those of a method, but there is nothing to fit."""
 
 
 class _Methods(Mapping[str, type[Method]]):
@@ -68,7 +83,18 @@ class _Methods(Mapping[str, type[Method]]):
 
 METHODS: Mapping[str, type[Method]] = _Methods()
 
-_LAZY = {path.split(":")[1]: path for path in (*_PATHS.values(), "crossfade.methods.linear:LinearAdapter")}
+_LAZY = {path.split(":")[1]: path for path in (*_PATHS.values(), *_COMPOSED.values())}
+
+
+def adapter_class(name: str) -> type[Adapter] | None:
+    """The class of the adapters whose provenance names ``name``: a method, ``chain`` or ``linear``; None for others."""
+    if name in METHODS:
+        return METHODS[name].adapter
+    if name not in _COMPOSED:
+        return None
+    module, attribute = _COMPOSED[name].split(":")
+    found: type[Adapter] = getattr(importlib.import_module(module), attribute)
+    return found
 
 
 def __getattr__(name: str) -> object:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
@@ -105,7 +105,7 @@ class Provenance:
     """Where an adapter comes from.
 
     Attributes:
-        method: name of the method, a key of ``METHODS``.
+        method: name of the method, a key of ``METHODS``; ``chain`` or ``linear`` for what :meth:`Adapter.then` composed.
         config: its hyper-parameters.
         seed: what the fit was seeded with.
         pairs: modality → number of pairs it was fitted on.
@@ -235,6 +235,19 @@ class Adapter(ABC):
         blocks = MappedBlocks(self, embeddings, companion, dtype=number, block=block)
         return blocks.in_memory() if out is None else blocks.to_folder(Path(out))
 
+    def then(self, following: Adapter) -> Adapter:
+        """This map and then another: from this one's source to the other's target.
+
+        ``v3_to_v2.then(v2_to_v1)`` maps v3's vectors into v1's space. See :func:`crossfade.methods.chain.compose`.
+
+        Raises:
+            SpaceMismatch: ``following`` does not map from this one's target.
+            FitError: one of them needs two encoders, or there is no modality that both map.
+        """
+        from crossfade.methods.chain import compose
+
+        return compose([self, following])
+
     def save_pretrained(
         self, path: str | Path, *, evaluation: Evaluation | None = None, overwrite: bool = False
     ) -> None:
@@ -300,9 +313,18 @@ class Method(ABC):
             FitError: there are too few pairs, or the spaces' dimensions do not allow the method.
         """
         adapter = self.solve(pairs, seed=seed)
-        counts: dict[str, int] = {part.modality: len(part) for part in pairs.parts}
-        adapter.provenance = Provenance(self.name, self.config(), seed, counts, pairs.item_keys())
+        adapter.provenance = self.provenance(pairs, seed=seed)
         return adapter
+
+    def used(self, pairs: Pairs) -> Pairs:
+        """What the fit learns from: all the pairs, and no queries, unless a method says otherwise."""
+        return replace(pairs, queries=())
+
+    def provenance(self, pairs: Pairs, *, seed: int) -> Provenance:
+        """What an adapter fitted on these pairs says of where it comes from."""
+        used = self.used(pairs)
+        counts: dict[str, int] = {part.modality: len(part) for part in used.parts}
+        return Provenance(self.name, self.config(), seed, counts, used.item_keys())
 
     @abstractmethod
     def solve(self, pairs: Pairs, *, seed: int) -> Adapter:
