@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -64,6 +64,14 @@ class _Items:
     leaders: Ids
 
 
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """What falls on one side of a split."""
+
+    parts: list[Part]
+    queries: list[Embeddings]
+
+
 @dataclass(frozen=True)
 class Pairs:
     """The same items seen by two models; an adapter is fitted from ``source`` (normally new) to ``target`` (normally
@@ -74,12 +82,15 @@ class Pairs:
         target: the space that it maps to.
         parts: one for each modality that has pairs.
         links: (text id, image id) for each text that describes an image; an image and its texts count as one item.
+        queries: vectors in the source space alone, of items that have none in the target space, such as logged queries;
+            at most one set a modality. Most methods have no use for them.
     """
 
     source: Space
     target: Space
     parts: tuple[Part, ...]
     links: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    queries: tuple[Embeddings, ...] = ()
     _depth: int = field(default=0, repr=False, compare=False)
     """How many splits these pairs are a side of: a side is divided independently of how it came about."""
 
@@ -90,6 +101,10 @@ class Pairs:
     def modalities(self) -> tuple[Modality, ...]:
         """The modalities that have pairs."""
         return tuple(part.modality for part in self.parts)
+
+    @property
+    def _sets(self) -> tuple[Part | Embeddings, ...]:
+        return (*self.parts, *self.queries)
 
     def part(self, modality: Modality) -> Part | None:
         """The pairs of one modality, or None."""
@@ -111,9 +126,9 @@ class Pairs:
         places = [(part, start) for part in self.parts for start in range(0, len(part), size)]
         yield from ahead(read, places) if prefetch else map(read, places)
 
-    def groups(self, part: Part) -> Ids:
+    def groups(self, part: Part | Embeddings) -> Ids:
         """The item that each pair of ``part`` belongs to: [n] ids, an image's own or that of the image a text
-        describes.
+        describes. A set of queries has items as a part does.
 
         Items that links connect are one item, whose id is the first of its images' ids in the order of strings: a text
         that describes several images belongs to it, and so do those images and their other texts.
@@ -150,13 +165,13 @@ class Pairs:
         }
 
     def item_keys(self) -> npt.NDArray[np.uint64]:
-        """Keys of every item that these pairs hold, sorted: what :func:`crossfade.evaluate` recognises a leak by."""
-        keys = [item_keys(part.ids, salt=part.modality) for part in self.parts]
+        """Keys of every item that these pairs and queries hold, sorted: what :func:`crossfade.evaluate` recognises a leak by."""
+        keys = [item_keys(held.ids, salt=held.modality) for held in self._sets]
         ordered: npt.NDArray[np.uint64] = np.sort(np.concatenate(keys))
         first = np.concatenate([[True], ordered[1:] != ordered[:-1]])
         return np.compress(first, ordered)
 
-    def folds(self, part: Part, *, count: int, seed: int) -> npt.NDArray[np.int64]:
+    def folds(self, part: Part | Embeddings, *, count: int, seed: int) -> npt.NDArray[np.int64]:
         """The fold (0 to count − 1) of each pair of ``part``: int64 [n].
 
         It depends on the item's id and the seed alone (and on how many splits these pairs are a side of), never on the
@@ -177,19 +192,22 @@ class Pairs:
         """
         if not 0.0 < held_out < 1.0:
             raise PairingError(f"The share of pairs to hold out must lie between 0 and 1; found {held_out}.")
-        train: list[Part] = []
-        rest: list[Part] = []
-        for part in self.parts:
-            out = self.folds(part, count=1_000_000, seed=seed) < held_out * 1_000_000
+        train, rest = _Side([], []), _Side([], [])
+        for held in self._sets:
+            out = self.folds(held, count=1_000_000, seed=seed) < held_out * 1_000_000
             for side, mask in ((train, ~out), (rest, out)):
-                if mask.any():
-                    side.append(Part(part.modality, part.source.select(mask), part.target.select(mask)))
-        if not train or not rest:
+                if not mask.any():
+                    continue
+                if isinstance(held, Part):
+                    side.parts.append(Part(held.modality, held.source.select(mask), held.target.select(mask)))
+                else:
+                    side.queries.append(held.select(mask))
+        if not train.parts or not rest.parts:
             raise PairingError(f"{len(self)} pairs are too few to hold out a share of {held_out}. Bring more pairs.")
         return Split(self._with(train), self._with(rest))
 
-    def _with(self, parts: Sequence[Part]) -> Pairs:
-        pairs = Pairs(self.source, self.target, tuple(parts), self.links, self._depth + 1)
+    def _with(self, side: _Side) -> Pairs:
+        pairs = Pairs(self.source, self.target, tuple(side.parts), self.links, tuple(side.queries), self._depth + 1)
         pairs.__dict__["_items"] = self._items  # the links are the same: what they connect need not be found again
         return pairs
 
@@ -199,6 +217,7 @@ def pair(
     new: Side,
     *,
     links: Iterable[tuple[str, str]] | None = None,
+    queries: Embeddings | Sequence[Embeddings] = (),
 ) -> Pairs:
     """Join old and new vectors of the same items by id.
 
@@ -208,6 +227,8 @@ def pair(
         links: (text id, image id) for each text that describes an image. They keep an image and its captions on the
             same side of a split, and let methods be chosen by how well texts find images. By default those of the new
             collection, else of the old one, if they are collections.
+        queries: the new model's vectors of items that the old model never saw, such as logged queries or captions of
+            stored images; at most one set a modality. Links may name them. Methods that learn from queries use them.
 
     Returns:
         Pairs from the new space (source) to the old one (target). Ids that only one side has are left out.
@@ -243,8 +264,28 @@ def pair(
         parts.append(
             Part(modality, news_m if whole else news_m.select(both), olds_m if in_order else olds_m.select(rows[both]))
         )
-    known = tuple(_check_links(_links(old, new) if links is None else tuple(links), olds, news))
-    return Pairs(source, target, tuple(parts), known)
+    asked = _queries(queries, parts, source)
+    known = tuple(_check_links(_links(old, new) if links is None else tuple(links), [olds, news, asked]))
+    return Pairs(source, target, tuple(parts), known, tuple(asked.values()))
+
+
+def _queries(
+    queries: Embeddings | Sequence[Embeddings], parts: Sequence[Part], source: Space
+) -> dict[Modality, Embeddings]:
+    """Modality → queries, without those that are among the pairs."""
+    if not isinstance(queries, Embeddings) and not queries:
+        return {}
+    asked = _by_modality(queries, "query")
+    require_same(next(iter(asked.values())).space, source, what="The queries", hint="Encode them with the new model.")
+    paired = {part.modality: part.source for part in parts}
+    for modality, found in list(asked.items()):
+        if modality in paired:
+            fresh = paired[modality].locate(found.ids) < 0
+            if fresh.any():
+                asked[modality] = found.select(fresh)
+            else:
+                del asked[modality]
+    return asked
 
 
 def _links(old: Side, new: Side) -> Links:
@@ -271,14 +312,15 @@ def _by_modality(side: Side, name: str) -> dict[Modality, Embeddings]:
 
 
 def _check_links(
-    links: Sequence[tuple[str, str]], olds: dict[Modality, Embeddings], news: dict[Modality, Embeddings]
+    links: Sequence[tuple[str, str]], sides: Sequence[Mapping[Modality, Embeddings]]
 ) -> Iterator[tuple[str, str]]:
     """Links may name items that only one side has, but not items that nobody has."""
     if not links:
         return
-    for position, modality in ((0, "text"), (1, "image")):
+    order: tuple[Modality, Modality] = ("text", "image")
+    for position, modality in enumerate(order):
         names = as_ids([link[position] for link in links])
-        sets = [side[modality] for side in (olds, news) if modality in side]
+        sets = [side[modality] for side in sides if modality in side]
         if not sets:
             continue
         unknown = sets[0].locate(names) < 0

@@ -24,7 +24,8 @@ from crossfade.methods.base import Floats
 from crossfade.spaces import Metric, Modality
 
 if TYPE_CHECKING:
-    from crossfade.pairing import Pairs, Part
+    from crossfade.embeddings.core import Embeddings, Ids
+    from crossfade.pairing import Pairs
 
 __all__ = ["Trial", "chance", "ranks", "reseeded", "trials"]
 
@@ -44,7 +45,7 @@ class Trial:
         query: the modality of the queries.
         cross_modal: whether right answers come from links; otherwise they are the queries' own old vectors.
         source: the new model's vectors of the queries, [q, d_s].
-        target: the old model's vectors of the queries, [q, d_t].
+        target: the old model's vectors of the queries, [q, d_t]; None for queries that have none.
         gallery: the old model's vectors of what is searched, [g, d_t].
         query_items: the item of each query, int64 [q].
         gallery_items: the item of each gallery row, int64 [g]; right answers are those of the query's item.
@@ -55,7 +56,7 @@ class Trial:
     query: Modality
     cross_modal: bool
     source: Floats
-    target: Floats
+    target: Floats | None
     gallery: Floats
     query_items: npt.NDArray[np.int64]
     gallery_items: npt.NDArray[np.int64]
@@ -71,22 +72,25 @@ def reseeded(seed: int, purpose: str) -> int:
 
 
 def trials(pairs: Pairs, modalities: Sequence[Modality]) -> tuple[Trial, ...]:
-    """One trial for each modality of queries that the pairs hold, over at most a few thousand items.
+    """One trial for each modality that there are pairs or linked queries of, over at most a few thousand items.
 
     Args:
         pairs: held out of whatever is being judged.
         modalities: of the queries.
     """
-    groups = {part.modality: pairs.groups(part) for part in pairs.parts}
+    sets = {part.modality: (part.source, part.target, pairs.groups(part)) for part in pairs.parts}
+    asked = {queries.modality: (queries, None, pairs.groups(queries)) for queries in pairs.queries}
     found = []
     for query in modalities:
-        part = pairs.part(query)
-        if part is None:
+        own = sets.get(query)
+        other = sets.get("image" if query == "text" else "text")
+        source, target, names = own or asked.get(query) or (None, None, None)
+        if source is None or names is None:
             continue
-        other = pairs.part("image" if query == "text" else "text")
-        linked = other is not None and bool(pairs.links) and bool(np.isin(groups[query], groups[other.modality]).any())
-        gallery = other if linked and other is not None else part
-        found.append(_trial(pairs, part, gallery, groups[query], groups[gallery.modality] if linked else part.ids))
+        if other is not None and pairs.links and np.isin(names, other[2]).any():
+            found.append(_trial(source, target, names, gallery=other[0], stored=other[1], items=other[2]))
+        elif own is not None:
+            found.append(_trial(source, target, source.ids, gallery=source, stored=own[1], items=source.ids))
     return tuple(found)
 
 
@@ -126,28 +130,26 @@ def chance(trial: Trial) -> npt.NDArray[np.float64]:
 
 
 def _trial(
-    pairs: Pairs, part: Part, gallery: Part, query_names: npt.NDArray[np.str_], names: npt.NDArray[np.str_]
+    source: Embeddings, target: Embeddings | None, names: Ids, *, gallery: Embeddings, stored: Embeddings, items: Ids
 ) -> Trial:
-    cross_modal = gallery is not part
-    if not cross_modal:
-        query_names = part.ids
-    both = np.intersect1d(query_names, names)
-    extra = np.setdiff1d(names, both)
+    """Queries ``source`` of items ``names`` against ``stored``, the old vectors of ``gallery``, of items ``items``."""
+    both = np.intersect1d(names, items)
+    extra = np.setdiff1d(items, both)
     shuffled = np.concatenate([group[np.argsort(item_keys(group, salt="held-out"))] for group in (both, extra)])
     chosen = shuffled[:GALLERY_ITEMS]
     ordered = np.sort(chosen)
-    rows = np.flatnonzero(np.isin(names, chosen))
-    queries = np.flatnonzero(np.isin(query_names, chosen[: min(QUERY_ITEMS, len(both))]))
+    rows = np.flatnonzero(np.isin(items, chosen))
+    queries = np.flatnonzero(np.isin(names, chosen[: min(QUERY_ITEMS, len(both))]))
     return Trial(
-        name=f"{part.modality}→{gallery.modality}",
-        query=part.modality,
-        cross_modal=cross_modal,
-        source=part.source.rows.take(queries),
-        target=part.target.rows.take(queries),
-        gallery=gallery.target.rows.take(rows),
-        query_items=np.searchsorted(ordered, query_names[queries]).astype(np.int64),
-        gallery_items=np.searchsorted(ordered, names[rows]).astype(np.int64),
-        metric=pairs.target.metric,
+        name=f"{source.modality}→{gallery.modality}",
+        query=source.modality,
+        cross_modal=gallery is not source,
+        source=source.rows.take(queries),
+        target=None if target is None else target.rows.take(queries),
+        gallery=stored.rows.take(rows),
+        query_items=np.searchsorted(ordered, names[queries]).astype(np.int64),
+        gallery_items=np.searchsorted(ordered, items[rows]).astype(np.int64),
+        metric=stored.space.metric,
     )
 
 
