@@ -8,6 +8,7 @@
     ├── InvalidIds           duplicate ids, or as many ids as rows do not exist
     ├── PairingError         ids that do not join; captions without images and the reverse
     ├── FitError             fewer pairs than a method needs, a modality it was not fitted on
+    │   └── TrainingError    a loss that is not a number, a batch that does not fit into memory
     ├── EvaluationError      nothing to evaluate, labels or positives that are missing
     ├── DatasetError         a data set on disk that cannot be read as what it was said to be
     │   └── CorruptItem      one item of it: the rest can go on
@@ -46,6 +47,7 @@ __all__ = [
     "PairingError",
     "SpaceMismatch",
     "StorageError",
+    "TrainingError",
     "UnsafeFormat",
 ]
 
@@ -72,6 +74,19 @@ class PairingError(CrossfadeError, ValueError):
 
 class FitError(CrossfadeError, ValueError):
     """Pairs that a method cannot be fitted on, or an adapter used outside what it was fitted for."""
+
+
+class TrainingError(FitError):
+    """A training that cannot go on.
+
+    Args:
+        message: what happened.
+        samples: numbers of the samples of the step where it happened.
+    """
+
+    def __init__(self, message: str, *, samples: tuple[int, ...] = ()) -> None:
+        super().__init__(message)
+        self.samples = samples
 
 
 class EvaluationError(CrossfadeError, ValueError):
