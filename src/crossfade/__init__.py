@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from crossfade.pairing import Pairs, pair
     from crossfade.reporting import write_report
     from crossfade.spaces import Space
+    from crossfade.two_stage import TwoStage, VectorCache, evaluate_two_stage
 
 __version__ = "0.1.0"
 
@@ -49,6 +50,8 @@ __all__ = [
     "Relevance",
     "Space",
     "TextItem",
+    "TwoStage",
+    "VectorCache",
     "__version__",
     "datasets",
     "encode",
@@ -56,6 +59,7 @@ __all__ = [
     "encoders",
     "errors",
     "evaluate",
+    "evaluate_two_stage",
     "export_onnx",
     "fit",
     "from_pretrained",
@@ -88,9 +92,12 @@ _HOMES = {
     "Relevance": "evaluation",
     "Space": "spaces",
     "TextItem": "datasets",
+    "TwoStage": "two_stage",
+    "VectorCache": "two_stage",
     "encode": "encoding",
     "encode_dataset": "encoding",
     "evaluate": "evaluation",
+    "evaluate_two_stage": "two_stage",
     "export_onnx": "exporting",
     "fit": "fitting",
     "from_pretrained": "artifacts",
