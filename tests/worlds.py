@@ -128,9 +128,9 @@ def two_modalities(
     return world(new, old, links=links, truth=lift.T)
 
 
-def unrelated(d_s: int = 16, d_t: int = 16, n: int = 400, seed: int = 0) -> World:
+def unrelated(d_s: int = 16, d_t: int = 16, n: int = 400, seed: int = 0, modality: Modality = "image") -> World:
     """Nothing in one space says anything about the other: no method may claim success."""
     generator = np.random.default_rng(seed)
     return world(
-        {"image": unit(generator.standard_normal((n, d_s)))}, {"image": unit(generator.standard_normal((n, d_t)))}
+        {modality: unit(generator.standard_normal((n, d_s)))}, {modality: unit(generator.standard_normal((n, d_t)))}
     )

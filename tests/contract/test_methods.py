@@ -17,9 +17,16 @@ from crossfade.embeddings import Embeddings, Rows
 from crossfade.errors import ConfigError, FitError, InvalidVectors, SpaceMismatch, StorageError
 from crossfade.methods import METHODS, Adapter, Method
 from crossfade.pairing import Pairs, Part, pair
+from crossfade.spaces import Modality
 
-SMALL: Mapping[str, Mapping[str, Any]] = {"residual_mlp": {"epochs": 2, "hidden": 8, "batch": 128}}
+SMALL: Mapping[str, Mapping[str, Any]] = {
+    "residual_mlp": {"epochs": 2, "hidden": 8, "batch": 128},
+    "xbt": {"epochs": 2, "width": 1.0, "batch": 128},
+}
 """Hyper-parameters that keep trained methods quick here."""
+
+LEARNS_FROM: Mapping[str, Modality] = {"xbt": "text"}
+"""What pairs a method must have; where it is not here, those of any modality will do."""
 
 
 def method_of(name: str) -> Method:
@@ -116,8 +123,9 @@ def test_provenance_names_method_seed_and_items(name: str, world: worlds.World, 
     made = adapter.provenance
     assert made is not None
     assert (made.method, made.seed) == (name, 3)
-    assert made.pairs == {m: len(e) for m, e in world.new.items()}
-    np.testing.assert_array_equal(made.fitted_on, world.pairs().item_keys())
+    used = method_of(name).used(world.pairs())
+    assert made.pairs == {part.modality: len(part) for part in used.parts}
+    np.testing.assert_array_equal(made.fitted_on, used.item_keys())
 
 
 def test_output_has_unit_norm_and_the_old_dimension(world: worlds.World, adapter: Adapter) -> None:
@@ -210,6 +218,11 @@ def test_nothing_is_left_behind_when_mapping_fails(world: worlds.World, adapter:
 def test_a_modality_is_mapped_only_where_the_map_holds_for_it(name: str, world: worlds.World) -> None:
     """Without statistics for each modality a map holds for both; with them it refuses the one it has not seen."""
     only_images = pair(world.old["image"], world.new["image"])
+    if name == "xbt":
+        with pytest.raises(FitError, match="hold image only"):
+            method_of(name).fit(only_images)
+        assert method_of(name).fit(pair(world.old["text"], world.new["text"])).modalities == ("image", "text")
+        return
     adapter = method_of(name).fit(only_images, seed=0)
     new, old = queries(world)
     if name in ("identity", "procrustes", "slerp"):
@@ -222,7 +235,8 @@ def test_a_modality_is_mapped_only_where_the_map_holds_for_it(name: str, world: 
 
 
 def test_too_few_pairs_are_refused_with_the_numbers(name: str, world: worlds.World) -> None:
-    few = pair(world.old["image"].select([0, 1, 2]), world.new["image"].select([0, 1, 2]))
+    modality = LEARNS_FROM.get(name, "image")
+    few = pair(world.old[modality].select([0, 1, 2]), world.new[modality].select([0, 1, 2]))
     if name == "identity":
         assert method_of(name).fit(few).modalities == ("image", "text")
         return
@@ -233,23 +247,25 @@ def test_too_few_pairs_are_refused_with_the_numbers(name: str, world: worlds.Wor
 def test_zero_vectors_in_pairs_are_refused(name: str, world: worlds.World) -> None:
     if name == "identity":
         pytest.skip("identity looks at no pair")
-    matrix = world.new["image"].matrix().copy()
+    modality = LEARNS_FROM.get(name, "image")
+    matrix = world.new[modality].matrix().copy()
     matrix[4] = 0.0
-    broken = Embeddings(world.new["image"].ids, matrix, world.source, "image")
-    with pytest.raises(InvalidVectors, match="image-4"):
-        method_of(name).fit(pair(world.old["image"], broken))
+    broken = Embeddings(world.new[modality].ids, matrix, world.source, modality)
+    with pytest.raises(InvalidVectors, match=f"{modality}-4"):
+        method_of(name).fit(pair(world.old[modality], broken))
 
 
 def test_nothing_is_claimed_between_unrelated_spaces(name: str) -> None:
     """Held-out items find their own old vector no better than by chance: 1 in 100 expected, 10 in 100 refused."""
-    world = worlds.unrelated(n=400)
+    modality = LEARNS_FROM.get(name, "image")
+    world = worlds.unrelated(n=400, modality=modality)
     ids = np.arange(400)
-    train, rest = (pair(world.old["image"].select(i), world.new["image"].select(i)) for i in (ids[:300], ids[300:]))
+    train, rest = (pair(world.old[modality].select(i), world.new[modality].select(i)) for i in (ids[:300], ids[300:]))
     adapter = method_of(name).fit(train)
     if adapter.two_encoders:
         pytest.skip("a query that holds its own old vector finds it in any world")
     part = rest.parts[0]
-    similarity = adapter.map(part.source.matrix(), "image") @ part.target.matrix().T
+    similarity = adapter.map(part.source.matrix(), modality) @ part.target.matrix().T
     assert (similarity.argmax(axis=1) == np.arange(100)).mean() < 0.1
 
 

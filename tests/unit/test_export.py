@@ -10,7 +10,7 @@ import worlds
 
 from crossfade.errors import ExportError, FitError, StorageError
 from crossfade.exporting import export_onnx
-from crossfade.methods import METHODS, Adapter, LinearAdapter, LowRank, Procrustes, ResidualMLP, Ridge, Slerp
+from crossfade.methods import METHODS, XBT, Adapter, LinearAdapter, LowRank, Procrustes, ResidualMLP, Ridge, Slerp
 
 METHODS_HERE = [
     Procrustes(),
@@ -18,6 +18,8 @@ METHODS_HERE = [
     Ridge(penalty=1.0),
     LowRank(rank=4),
     ResidualMLP(epochs=2, hidden=8),
+    XBT(epochs=2, width=1.0, depth=2, start="random"),
+    XBT(epochs=2, width=1.0, center=True),
     Slerp(weight=0.3),
     Slerp(weight=0.7, interpolation="nlerp"),
 ]

@@ -60,6 +60,9 @@ class AdaptedEncoder(Encoder):
         old = None if self._old is None else self._old.encode_texts(texts, role=role)
         return self._map(self._encoder.encode_texts(texts, role=role), "text", old)
 
+    def truncated(self, texts: Sequence[str], *, role: Role = "document") -> int | None:
+        return self._encoder.truncated(texts, role=role)
+
     def __repr__(self) -> str:
         return f"AdaptedEncoder({self._encoder!r} → {self.space})"
 

@@ -55,6 +55,18 @@ class Encoder(ABC):
         """
         raise EncoderError(self._refusal("text"))
 
+    def truncated(self, texts: Sequence[str], *, role: Role = "document") -> int | None:
+        """How many of these texts are longer than the text tower takes, and lose their ends when they are encoded.
+
+        Args:
+            texts: as for :meth:`encode_texts`.
+            role: as for :meth:`encode_texts`.
+
+        Returns:
+            None where the encoder does not know: an endpoint, for one, cuts or refuses by itself.
+        """
+        return None
+
     def _refusal(self, modality: Modality) -> str:
         return (
             f"{self.space.model} encodes {', '.join(self.space.modalities)} only; asked for {modality}. Choose an "

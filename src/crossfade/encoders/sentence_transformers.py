@@ -17,6 +17,7 @@ import numpy.typing as npt
 from crossfade.encoders.base import Encoder, Role
 from crossfade.encoders.checkpoint import Checkpoint, find_checkpoint
 from crossfade.encoders.packages import need
+from crossfade.encoders.tokens import overlong
 from crossfade.encoders.torch_runtime import TorchRuntime, forward, loading
 from crossfade.encoders.vectors import no_rows, unit_rows
 from crossfade.errors import EncoderError
@@ -93,6 +94,13 @@ class SentenceTransformersEncoder(Encoder):
         if not texts:
             return no_rows(self.space.dimension)
         return unit_rows(self._raw(texts, role), model=self._name, rows=len(texts))
+
+    def truncated(self, texts: Sequence[str], *, role: Role = "document") -> int | None:
+        tokenizer, limit = self._model.tokenizer, self._model.max_seq_length
+        if limit is None or not hasattr(tokenizer, "num_special_tokens_to_add"):
+            return None
+        with forward(self._name):
+            return overlong(tokenizer, [self._prefix[role] + text for text in texts], limit=limit)
 
     def __repr__(self) -> str:
         return f"SentenceTransformersEncoder({self.space}, {self._device})"

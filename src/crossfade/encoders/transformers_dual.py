@@ -23,6 +23,7 @@ import numpy.typing as npt
 from crossfade.encoders.base import Encoder, Role
 from crossfade.encoders.checkpoint import find_checkpoint
 from crossfade.encoders.packages import need
+from crossfade.encoders.tokens import overlong
 from crossfade.encoders.torch_runtime import TorchRuntime, forward, loading, to_unit_rows
 from crossfade.encoders.transformers_files import describe_images, load_image_processor, load_model
 from crossfade.encoders.vectors import no_rows
@@ -92,6 +93,10 @@ class TransformersDualEncoder(Encoder):
         if not texts:
             return no_rows(self.space.dimension)
         return to_unit_rows(self._text_features(texts), model=self._name, rows=len(texts))
+
+    def truncated(self, texts: Sequence[str], *, role: Role = "document") -> int | None:
+        with forward(self._name):
+            return overlong(self._tokenizer, texts, limit=self._length)
 
     def __repr__(self) -> str:
         return f"TransformersDualEncoder({self.space}, {self._device})"

@@ -49,6 +49,9 @@ class EncodeSummary:
         corrupt: id → reason, of every item that has no vector because it could not be read.
         seconds: from the first item to the last.
         per_second: vectors a second in this run.
+        truncated: texts of this run that are longer than the model takes, and lost their ends as it cuts them; None
+            where the encoder does not know.
+        repeated: texts of this run that say what an earlier one of it said, each under an id of its own.
     """
 
     rows: int
@@ -56,6 +59,8 @@ class EncodeSummary:
     corrupt: Mapping[str, str]
     seconds: float
     per_second: float
+    truncated: int | None = 0
+    repeated: int = 0
 
 
 class Sink(Protocol):

@@ -119,6 +119,10 @@ def encode(
     if summary.corrupt:
         place = "" if path is None else f"; they are listed in {path / 'corrupt.jsonl'}"
         meter.say(f"{len(summary.corrupt)} items could not be read and have no vector{place}.")
+    if summary.truncated:
+        meter.say(
+            f"{summary.truncated} of {summary.encoded} texts are longer than {model.space.model} takes; it cut them."
+        )
     if on_finish is not None:
         on_finish(summary)
     return embeddings
@@ -137,6 +141,9 @@ class _Run:
     columns: Columns
     fits: int = 0  # items that fit into memory at once; 0 is "not known to be limited"
     encoded: int = 0
+    truncated: int | None = 0
+    repeated: int = 0
+    texts: set[int] = field(default_factory=set)  # hashes of those that came
     ids: list[str] = field(default_factory=list)
     vectors: list[npt.NDArray[np.float32]] = field(default_factory=list)
     metadata: list[Mapping[str, Value]] = field(default_factory=list)
@@ -168,7 +175,10 @@ class _Run:
         written = set(self.sink.written)
         corrupt = {item: reason for item, reason in self.sink.corrupt.items() if item not in written}
         seconds = time.monotonic() - start
-        return EncodeSummary(len(written), self.encoded, corrupt, round(seconds, 3), round(self.encoded / seconds, 3))
+        rate = round(self.encoded / seconds, 3)
+        return EncodeSummary(
+            len(written), self.encoded, corrupt, round(seconds, 3), rate, self.truncated, self.repeated
+        )
 
     def _encode_all(self, items: Iterator[Item], stop: threading.Event, *, raising: bool, path: Path | None) -> None:
         pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="crossfade-decode")
@@ -230,6 +240,15 @@ class _Run:
         self.metadata += metadata
         self.vectors.append(np.asarray(vectors, dtype=np.float32))
         self.encoded += len(part)
+        if isinstance(part[0][0], TextItem):
+            self._count([text for _, text in part])
+
+    def _count(self, texts: list[str]) -> None:
+        longer = self.model.truncated(texts, role=self.role)
+        self.truncated = None if longer is None or self.truncated is None else self.truncated + longer
+        known = len(self.texts)
+        self.texts.update(map(hash, texts))
+        self.repeated += len(texts) - (len(self.texts) - known)
 
     def _flush(self) -> None:
         if self.ids:

@@ -7,7 +7,7 @@ Needs: PyTorch to fit (NumPy alone to map), what Procrustes needs, and some pair
 Equations::
 
     f(v) = v W + b + g(v A + c) B                                        (1)
-    g(x) = ½ x (1 + tanh(√(2/π) (x + 0.044715 x³)))                      (2), GELU in its tanh form
+    g(x) = ½ x (1 + tanh(√(2/π) (x + 0.044715 x³)))                      (2), GELU: see layers
     L = mean over pairs of 1 − cos(f(x_i), y_i)                          (3), where the old space is compared by angle
     L = mean over pairs of ‖f(x_i) − y_i‖² / d_t                         (4), elsewhere
     z = n(f(v))                                                          (5), n(·) only where the old space is
@@ -32,7 +32,6 @@ A has unit variance; Adam, its rate, the batch, early stopping; that W is traine
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -44,6 +43,7 @@ from crossfade.embeddings.core import item_keys
 from crossfade.errors import ConfigError, FitError, FormatError, MissingExtra, PairingError
 from crossfade.methods.base import Adapter, Floats, Graph, Method, as_queries, l2_normalize, require_pairs
 from crossfade.methods.held_out import reseeded
+from crossfade.methods.layers import draw_gelu, gelu
 from crossfade.methods.linear import draw_normalized
 from crossfade.methods.procrustes import orthogonal_map
 from crossfade.methods.statistics import collect, total
@@ -54,20 +54,10 @@ if TYPE_CHECKING:
 
     from crossfade.pairing import Pairs
 
-__all__ = ["ResidualMLP", "ResidualMLPAdapter", "gelu"]
+__all__ = ["ResidualMLP", "ResidualMLPAdapter"]
 
-GELU_SCALE = math.sqrt(2.0 / math.pi)
-GELU_CUBIC = 0.044715
 VALIDATION_PAIRS = 20_000
 """At most so many held-out pairs of a modality are looked at after each epoch."""
-
-
-def gelu(x: Floats) -> Floats:
-    """GELU in its tanh form; any shape."""
-    result: Floats = (
-        np.float32(0.5) * x * (1 + np.tanh(np.float32(GELU_SCALE) * (x + np.float32(GELU_CUBIC) * x * x * x)))
-    )
-    return result  # Eq. (2)
 
 
 class ResidualMLPAdapter(Adapter):
@@ -132,11 +122,7 @@ class ResidualMLPAdapter(Adapter):
         c = {name: graph.constant(array) for name, array in self.parameters.items()}
         linear = graph.apply("Add", graph.apply("MatMul", graph.vectors, c["matrix"]), c["offset"])
         x = graph.apply("Add", graph.apply("MatMul", graph.vectors, c["inner"]), c["inner_offset"])
-        cube = graph.apply("Mul", x, graph.apply("Mul", x, x))
-        bent = graph.apply("Add", x, graph.apply("Mul", cube, graph.constant(GELU_CUBIC)))
-        bent = graph.apply("Tanh", graph.apply("Mul", bent, graph.constant(GELU_SCALE)))
-        gate = graph.apply("Add", bent, graph.constant(1.0))
-        active = graph.apply("Mul", graph.apply("Mul", x, gate), graph.constant(0.5))
+        active = draw_gelu(graph, x)
         mapped = graph.apply("Add", linear, graph.apply("MatMul", active, c["outer"]))
         return draw_normalized(graph, mapped) if self.target.normalized else mapped
 

@@ -508,3 +508,26 @@ def test_images_are_decoded_while_the_model_computes(encoder: Encoder, tmp_path:
 
     encode(items(), encoder=encoder, batch_size=4, progress=lambda moment: computed.append(len(loads)))
     assert computed[0] > 4  # more than the first batch was loaded before the first batch was done
+
+
+def test_texts_that_are_too_long_or_repeated_are_counted_and_said(
+    encoder: Encoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The tiny tower takes 24 tokens; the vector is that of the text as the tower cuts it."""
+    long = "a black chess knight " * 20
+    texts = ["a dog", long, "a dog", long + "and more", "ß" * 300, "a cat", "a dog"]
+    summary: list[EncodeSummary] = []
+    made = encode(
+        texts, encoder=encoder, out=tmp_path / "out", batch_size=2, progress=True, on_finish=summary.append
+    ).matrix()
+    assert (summary[0].truncated, summary[0].repeated) == (3, 2)
+    assert "3 of 7 texts are longer than" in capsys.readouterr().err
+    np.testing.assert_allclose(made[1], made[3], atol=1e-6)
+    recorded = json.loads((tmp_path / "out" / "encoding.json").read_text())["summary"]
+    assert (recorded["truncated"], recorded["repeated"]) == (3, 2)
+
+
+def test_an_encoder_that_knows_no_limit_counts_nothing_as_cut() -> None:
+    summary: list[EncodeSummary] = []
+    encode(["one", "two"], encoder=Counting(), on_finish=summary.append)
+    assert summary[0].truncated is None

@@ -2,20 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 import worlds
 
 from crossfade.errors import ConfigError, FitError
 from crossfade.methods import Procrustes, ResidualMLP
 from crossfade.methods.held_out import reseeded
-from crossfade.methods.residual_mlp import gelu
 from crossfade.pairing import pair
-
-
-def test_gelu_is_torch_s_tanh_form() -> None:
-    x = np.linspace(-8, 8, 1001, dtype=np.float32)
-    expected = torch.nn.functional.gelu(torch.from_numpy(x), approximate="tanh").numpy()
-    np.testing.assert_allclose(gelu(x), expected, atol=1e-6)
 
 
 def bent_world() -> worlds.World:
