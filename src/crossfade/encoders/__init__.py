@@ -3,7 +3,8 @@
 =============================  ===================================================================================
 name given to `load_encoder`   encoder
 =============================  ===================================================================================
-``folder`` or ``owner/model``  what its files say: dual encoder, sentence-transformers or vision backbone (transformers)
+``folder`` or ``owner/model``  what its files say: dual encoder, sentence-transformers or vision backbone (transformers),
+                               or a dual encoder that :func:`crossfade.training.tuning.tune` tuned
 ``demo:old``, ``demo:new``     the two small dual encoders that come with Crossfade, for its printed characters
 ``dual:…``                     a dual encoder in the transformers format
 ``sentence-transformers:…``    a text encoder
@@ -22,6 +23,7 @@ from crossfade.encoders.openai import OpenAIEncoder, Retries
 from crossfade.encoders.sentence_transformers import SentenceTransformersEncoder
 from crossfade.encoders.timm import TimmEncoder
 from crossfade.encoders.transformers_dual import TransformersDualEncoder
+from crossfade.encoders.tuned import TunedEncoder
 from crossfade.encoders.vision import VisionEncoder
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "SentenceTransformersEncoder",
     "TimmEncoder",
     "TransformersDualEncoder",
+    "TunedEncoder",
     "VisionEncoder",
     "load_encoder",
 ]

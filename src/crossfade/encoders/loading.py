@@ -15,6 +15,7 @@ from crossfade.encoders.openai import OpenAIEncoder
 from crossfade.encoders.sentence_transformers import SentenceTransformersEncoder
 from crossfade.encoders.timm import TimmEncoder
 from crossfade.encoders.transformers_dual import TransformersDualEncoder
+from crossfade.encoders.tuned import TunedEncoder, is_tuned_encoder
 from crossfade.encoders.vision import VisionEncoder
 from crossfade.errors import ConfigError, EncoderError
 from crossfade.files import read_json
@@ -77,6 +78,8 @@ def load_encoder(
 
 
 def _by_files(name: str, options: _Options) -> Encoder:
+    if is_tuned_encoder(name):
+        return _tuned(name, options)
     checkpoint = find_checkpoint(name, revision=options.revision)
     if (checkpoint.folder / "modules.json").exists():
         return _sentence_transformers(name, options)
@@ -96,6 +99,11 @@ def _by_files(name: str, options: _Options) -> Encoder:
         "sentence-transformers model, nor "
         f"a vision backbone. Say what it is with a prefix: {', '.join(PREFIXES)}."
     )
+
+
+def _tuned(name: str, options: _Options) -> Encoder:
+    _refuse(options, "A tuned encoder", "revision", "query_prefix", "document_prefix", "base_url", "dimensions")
+    return TunedEncoder.from_pretrained(name, device=options.device, dtype=options.dtype)
 
 
 def _dual(name: str, options: _Options) -> Encoder:
