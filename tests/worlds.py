@@ -134,3 +134,18 @@ def unrelated(d_s: int = 16, d_t: int = 16, n: int = 400, seed: int = 0, modalit
     return world(
         {modality: unit(generator.standard_normal((n, d_s)))}, {modality: unit(generator.standard_normal((n, d_t)))}
     )
+
+
+def two_maps(d_s: int = 12, d_t: int = 12, items: int = 500, noise: float = 0.25, seed: int = 0) -> World:
+    """One caption an image; images and texts lie alike in the old space, and need two different rotations to get there."""
+    generator = np.random.default_rng(seed)
+    meaning = generator.standard_normal((items, d_t))
+
+    def side(matrix: Doubles, blur: float) -> Doubles:
+        rows = meaning @ matrix
+        return unit(rows + blur * generator.standard_normal(rows.shape))
+
+    lifts = {m: orthogonal(d_t, d_s, seed + 1 + i) for i, m in enumerate(("image", "text"))}
+    new = {m: side(lift, noise / 2) for m, lift in lifts.items()}
+    old = {m: side(np.eye(d_t), noise) for m in lifts}
+    return world(new, old, links=tuple((f"text-{i}", f"image-{i}") for i in range(items)))

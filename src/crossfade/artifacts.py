@@ -74,7 +74,7 @@ def save_pretrained(
         "two_encoders": adapter.two_encoders,
         "source": {**adapter.source.to_dict(), "fingerprint": adapter.source.fingerprint},
         "target": {**adapter.target.to_dict(), "fingerprint": adapter.target.fingerprint},
-        "provenance": {"seed": made.seed, "pairs": dict(made.pairs)},
+        "provenance": {"seed": made.seed, "pairs": dict(made.pairs), **({"used": made.used} if made.used else {})},
         "metrics": None if evaluation is None else evaluation.to_dict(),
     }
     with atomic_folder(Path(path), overwrite=overwrite) as temporary:
@@ -103,6 +103,7 @@ def from_pretrained(path: str | Path, *, revision: str | None = None) -> Adapter
         source, target = Space.from_dict(config["source"]), Space.from_dict(config["target"])
         method, settings, made = str(config["method"]), config["adapter"], config["provenance"]
         hyperparameters, seed, pairs = config["hyperparameters"], int(made["seed"]), dict(made["pairs"])
+        used = str(made.get("used", ""))
     except (KeyError, TypeError, ValueError) as error:
         raise FormatError(f"{folder / CONFIG} lacks or garbles the field {error}. Copy the folder again.") from error
     kind = adapter_class(method)
@@ -124,7 +125,7 @@ def from_pretrained(path: str | Path, *, revision: str | None = None) -> Adapter
         adapter = kind.restore(source, target, settings, tensors)
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise FormatError(f"{folder} lacks or garbles the tensor or setting {error}. Copy the folder again.") from error
-    adapter.provenance = Provenance(method, hyperparameters, seed, pairs, fitted_on)
+    adapter.provenance = Provenance(method, hyperparameters, seed, pairs, fitted_on, used)
     return adapter
 
 

@@ -32,7 +32,7 @@ from crossfade.methods.held_out import Trial, chance, ranks, reseeded, trials
 from crossfade.pairing import Pairs
 from crossfade.spaces import Modality
 
-__all__ = ["Candidate", "Fit", "fit", "method_from_options"]
+__all__ = ["Candidate", "Fit", "fit", "method_from_options", "parse_option"]
 
 HELD_OUT = 0.2
 RESAMPLES = 2_000
@@ -143,7 +143,8 @@ def fit(
     if method != "auto":
         named = method if isinstance(method, Method) else METHODS[method]()
         adapter = named.fit(pairs, seed=seed)
-        return Fit(adapter, (), 0, None, f"{named.name} was asked for; it was fitted on {len(pairs)} pairs.")
+        sentence = f"{named.name} was asked for; it was fitted on {len(pairs)} pairs."
+        return Fit(adapter, (), 0, None, sentence + _used(named, adapter, pairs))
     wanted = tuple(serve) if serve is not None else pairs.modalities
     try:
         split = pairs.split(held_out=HELD_OUT, seed=reseeded(seed, "fit"))
@@ -177,7 +178,7 @@ def method_from_options(method: str, options: Sequence[str] | Mapping[str, Any])
     Raises:
         ConfigError: there is no such method or hyper-parameter, or its value is impossible.
     """
-    given = dict(options) if isinstance(options, Mapping) else dict(_option(option) for option in options)
+    given = dict(options) if isinstance(options, Mapping) else dict(parse_option(option) for option in options)
     if method == "auto":
         if given:
             raise ConfigError(f"auto has no hyper-parameters; found {sorted(given)}. Name a method to set them.")
@@ -194,7 +195,12 @@ def method_from_options(method: str, options: Sequence[str] | Mapping[str, Any])
         raise ConfigError(f"The hyper-parameters of {method} cannot be {values}: {error}.") from error
 
 
-def _option(text: str) -> tuple[str, Any]:
+def parse_option(text: str) -> tuple[str, Any]:
+    """``name=value`` as it is written on a command line; the value is JSON or a bare word.
+
+    Raises:
+        ConfigError: it is not so written.
+    """
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise ConfigError(f"A hyper-parameter is written name=value; found {text!r}.")
@@ -271,7 +277,18 @@ def _decide(scored: Sequence[_Scored], pairs: Pairs, level: float, *, seed: int,
         sentence += (
             f" That is no better than chance ({level:.3f}): nothing shows that the two spaces belong to the same items."
         )
+    sentence += _used(scored[chosen].method, adapter, pairs)
     return Fit(adapter, tuple(candidates), count, level, sentence)
+
+
+def _used(method: Method, adapter: Adapter, pairs: Pairs) -> str:
+    """What the fit learned from beside the pairs, and what it left alone."""
+    made = adapter.provenance
+    said = f" It learned from {made.used}." if made is not None and made.used else ""
+    if pairs.queries and not method.used(pairs).queries:
+        count = sum(map(len, pairs.queries))
+        said += f" {method.name} learns from pairs alone; the {count} queries were left aside."
+    return said
 
 
 def _estimate(values: Doubles, resampled: Doubles) -> Estimate:

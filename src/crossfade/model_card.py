@@ -47,6 +47,7 @@ def model_card(adapter: Adapter, evaluation: Evaluation | None) -> str:
         pairs = ", ".join(f"{count} {modality}" for modality, count in made.pairs.items())
         config = json.dumps(dict(made.config))
         lines += [f"Method: `{made.method}` with `{config}`, seed {made.seed}, fitted on {pairs} pairs."]
+        lines += [f"It learned from {made.used}."] if made.used else []
     lines += [f"It maps {' and '.join(adapter.modalities)} vectors.", "", "## Use", "", *_usage(adapter), ""]
     lines += ["## Measured", ""]
     if evaluation is None:

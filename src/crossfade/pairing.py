@@ -217,7 +217,7 @@ def pair(
     new: Side,
     *,
     links: Iterable[tuple[str, str]] | None = None,
-    queries: Embeddings | Sequence[Embeddings] = (),
+    queries: Side = (),
 ) -> Pairs:
     """Join old and new vectors of the same items by id.
 
@@ -226,7 +226,7 @@ def pair(
         new: the new model's vectors of the same items.
         links: (text id, image id) for each text that describes an image. They keep an image and its captions on the
             same side of a split, and let methods be chosen by how well texts find images. By default those of the new
-            collection, else of the old one, if they are collections.
+            collection, else of the old one, if they are collections, and those of the queries' collection.
         queries: the new model's vectors of items that the old model never saw, such as logged queries or captions of
             stored images; at most one set a modality. Links may name them. Methods that learn from queries use them.
 
@@ -265,15 +265,13 @@ def pair(
             Part(modality, news_m if whole else news_m.select(both), olds_m if in_order else olds_m.select(rows[both]))
         )
     asked = _queries(queries, parts, source)
-    known = tuple(_check_links(_links(old, new) if links is None else tuple(links), [olds, news, asked]))
+    known = tuple(_check_links(_links(old, new, queries) if links is None else tuple(links), [olds, news, asked]))
     return Pairs(source, target, tuple(parts), known, tuple(asked.values()))
 
 
-def _queries(
-    queries: Embeddings | Sequence[Embeddings], parts: Sequence[Part], source: Space
-) -> dict[Modality, Embeddings]:
+def _queries(queries: Side, parts: Sequence[Part], source: Space) -> dict[Modality, Embeddings]:
     """Modality → queries, without those that are among the pairs."""
-    if not isinstance(queries, Embeddings) and not queries:
+    if isinstance(queries, Sequence) and not queries:
         return {}
     asked = _by_modality(queries, "query")
     require_same(next(iter(asked.values())).space, source, what="The queries", hint="Encode them with the new model.")
@@ -288,9 +286,10 @@ def _queries(
     return asked
 
 
-def _links(old: Side, new: Side) -> Links:
+def _links(old: Side, new: Side, queries: Side) -> Links:
     found = [side.links for side in (new, old) if isinstance(side, Collection) and side.links]
-    return found[0] if found else ()
+    logged = queries.links if isinstance(queries, Collection) else ()
+    return (*(found[0] if found else ()), *logged)
 
 
 def _by_modality(side: Side, name: str) -> dict[Modality, Embeddings]:

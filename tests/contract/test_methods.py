@@ -22,6 +22,7 @@ from crossfade.spaces import Modality
 SMALL: Mapping[str, Mapping[str, Any]] = {
     "residual_mlp": {"epochs": 2, "hidden": 8, "batch": 128},
     "xbt": {"epochs": 2, "width": 1.0, "batch": 128},
+    "contrastive": {"steps": 6, "evaluations": 3, "batch": 64, "gallery": 128, "learning_rate": 1e-2},
 }
 """Hyper-parameters that keep trained methods quick here."""
 

@@ -16,7 +16,7 @@ sys.path.insert(0, str(HERE.parent))
 import worlds  # noqa: E402
 
 from crossfade.artifacts import FORMAT_VERSION, save_pretrained  # noqa: E402
-from crossfade.methods import XBT, Procrustes, ResidualMLP, Ridge, Slerp  # noqa: E402
+from crossfade.methods import XBT, Contrastive, Procrustes, ResidualMLP, Ridge, Slerp  # noqa: E402
 
 if __name__ == "__main__":
     world = worlds.two_modalities(d_s=8, d_t=6, items=60, seed=11)
@@ -28,6 +28,7 @@ if __name__ == "__main__":
         "residual_mlp": ResidualMLP(**small),
         "slerp": Slerp(),
         "xbt": XBT(width=1.0, epochs=3, center=True, learning_rate=1e-2, batch=32),
+        "contrastive": Contrastive(steps=12, evaluations=4, batch=32, gallery=64, learning_rate=1e-2),
         "slerp-adaptive": Slerp(weighting="adaptive", base="residual_mlp", base_options=small),
     }.items():
         folder = HERE / f"adapter-v{FORMAT_VERSION}" / name

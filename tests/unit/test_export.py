@@ -10,7 +10,18 @@ import worlds
 
 from crossfade.errors import ExportError, FitError, StorageError
 from crossfade.exporting import export_onnx
-from crossfade.methods import METHODS, XBT, Adapter, LinearAdapter, LowRank, Procrustes, ResidualMLP, Ridge, Slerp
+from crossfade.methods import (
+    METHODS,
+    XBT,
+    Adapter,
+    Contrastive,
+    LinearAdapter,
+    LowRank,
+    Procrustes,
+    ResidualMLP,
+    Ridge,
+    Slerp,
+)
 
 METHODS_HERE = [
     Procrustes(),
@@ -20,6 +31,7 @@ METHODS_HERE = [
     ResidualMLP(epochs=2, hidden=8),
     XBT(epochs=2, width=1.0, depth=2, start="random"),
     XBT(epochs=2, width=1.0, center=True),
+    Contrastive(steps=4, evaluations=2, batch=64, gallery=128, learning_rate=1e-2),
     Slerp(weight=0.3),
     Slerp(weight=0.7, interpolation="nlerp"),
 ]

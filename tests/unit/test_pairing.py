@@ -1,5 +1,6 @@
 """Pairs: the same items on both sides, and splits through which nothing leaks."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossfade.embeddings import Embeddings
+from crossfade.embeddings.collection import Collection
 from crossfade.errors import PairingError, SpaceMismatch
 from crossfade.pairing import Pairs, pair
 from crossfade.spaces import Space
@@ -231,3 +233,87 @@ def test_an_image_and_a_text_of_one_id_are_two_items() -> None:
     pairs = linked(["a"], ["a"], [])
     assert len(pairs.item_keys()) == 2
     assert len(linked(["a", "b"], ["c"], [("c", "b")]).item_keys()) == 3
+
+
+def asked(names: list[str], queries: list[str], links: Any, *, texts: list[str] | None = None) -> Pairs:
+    """Image pairs (and text pairs), and text queries that the new model alone has seen."""
+    old, new = [made(names, OLD)], [made(names, NEW)]
+    if texts:
+        old, new = [*old, made(texts, OLD, "text")], [*new, made(texts, NEW, "text")]
+    return pair(old, new, links=links, queries=made(queries, NEW, "text"))
+
+
+def test_queries_stand_beside_the_pairs_and_are_none() -> None:
+    pairs = asked(["i0", "i1"], ["q0", "q1", "q2"], [])
+    assert (len(pairs), pairs.modalities) == (2, ("image",))
+    assert pairs.part("text") is None
+    (queries,) = pairs.queries
+    assert (queries.ids.tolist(), queries.space, queries.modality) == (["q0", "q1", "q2"], NEW, "text")
+    assert [block.modality for block in pairs.blocks()] == ["image"]
+    assert not pair(made("ab", OLD), made("ab", NEW)).queries
+
+
+def test_queries_that_are_paired_are_no_queries() -> None:
+    pairs = asked(["i0"], ["t0", "q0", "t1"], [("q0", "i0")], texts=["t0", "t1"])
+    (queries,) = pairs.queries
+    assert queries.ids.tolist() == ["q0"]
+    assert queries.matrix()[0, 0] == sum(map(ord, "q0"))
+    assert asked(["i0"], ["t1", "t0"], [("t0", "i0")], texts=["t0", "t1"]).queries == ()
+    assert [q.ids.tolist() for q in asked(["i0"], ["i0"], []).queries] == [["i0"]], "a text is no image of that id"
+
+
+@pytest.mark.parametrize(
+    ("queries", "error", "says"),
+    [
+        (made("q", OLD, "text"), SpaceMismatch, "The queries.*Encode them with the new model"),
+        ([made("q", NEW, "text"), made("r", NEW, "text")], PairingError, "query side may hold one set a modality"),
+        ([made("q", NEW, "text"), made("r", OLD)], SpaceMismatch, "All query vectors"),
+    ],
+)
+def test_queries_of_another_space_or_given_twice(queries: Any, error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=f"(?s){says}"):
+        pair(made("ab", OLD), made("ab", NEW), queries=queries)
+
+
+def test_links_may_name_queries_and_nothing_unknown() -> None:
+    pairs = asked(["i0", "i1"], ["q0", "q1"], [("q0", "i1")])
+    assert pairs.groups(pairs.queries[0]).tolist() == ["i1", "q1"]
+    with pytest.raises(PairingError, match=r"known text; 1 of 1 .*'q9'"):
+        asked(["i0"], ["q0"], [("q9", "i0")])
+
+
+def test_the_links_of_a_query_collection_join_those_of_the_new_one() -> None:
+    new = Collection({"image": made(["i0", "i1"], NEW), "text": made(["t0"], NEW, "text")}, (("t0", "i0"),))
+    old = Collection({"image": made(["i0", "i1"], OLD), "text": made(["t0"], OLD, "text")})
+    logged = Collection({"text": made(["q0"], NEW, "text")}, (("q0", "i1"),))
+    assert pair(old, new, queries=logged).links == (("t0", "i0"), ("q0", "i1"))
+    assert pair(old, new, queries=logged, links=[("q0", "i0")]).links == (("q0", "i0"),)
+
+
+def test_a_split_divides_queries_with_their_items() -> None:
+    images, queries = [f"i{n}" for n in range(400)], [f"q{n}" for n in range(800)]
+    pairs = asked(images, queries, [(f"q{n}", f"i{n // 2}") for n in range(600)])
+    split = pairs.split(held_out=0.3, seed=4)
+    sides = []
+    for side in (split.train, split.held_out):
+        (part,), (held,) = side.parts, side.queries
+        linked = {f"i{int(q[1:]) // 2}" for q in held.ids.tolist() if int(q[1:]) < 600}
+        assert linked <= set(part.ids.tolist())
+        assert held.matrix()[:, 0].tolist() == [sum(map(ord, q)) for q in held.ids.tolist()]
+        sides.append(set(held.ids.tolist()))
+    assert not sides[0] & sides[1]
+    assert sides[0] | sides[1] == set(queries)
+    assert abs(len(sides[1]) / 800 - 0.3) < 0.1
+
+
+def test_a_side_without_queries_has_none() -> None:
+    pairs = asked([f"i{n}" for n in range(40)], ["q0"], [])
+    split = pairs.split(held_out=0.5)
+    assert sorted(len(side.queries) for side in (split.train, split.held_out)) == [0, 1]
+
+
+def test_keys_of_items_name_the_queries_too() -> None:
+    with_queries, without = asked(["i0", "i1"], ["q0"], []), asked(["i0", "i1"], ["q0"], [], texts=["q0"])
+    assert len(with_queries.item_keys()) == 3
+    assert np.array_equal(with_queries.item_keys(), without.item_keys()), "paired or asked, it is the same text"
+    assert len(replace(with_queries, queries=()).item_keys()) == 2

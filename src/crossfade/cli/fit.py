@@ -24,6 +24,14 @@ def command(
         list[str] | None, typer.Option("--set", help="A hyper-parameter of the method: name=value (repeat the option).")
     ] = None,
     links: LinksOption = None,
+    queries: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="The new model's vectors of queries that the old model never saw, such as logged ones: a folder or file, "
+            "or image=PATH and text=PATH (repeat the option); links in the folder say what each should find. The "
+            "contrastive bridge learns from them."
+        ),
+    ] = None,
     hold_out: Annotated[
         float, typer.Option(help="Share of the items kept aside for evaluate; 0 fits on all.", min=0.0, max=0.9)
     ] = 0.2,
@@ -46,7 +54,7 @@ def command(
 
     require_free(out, overwrite=overwrite)
     olds, news = open_side(old, old_space, links), open_side(new, new_space, links)
-    pairs = pair(olds, news)
+    pairs = pair(olds, news, queries=open_side(queries, new_space) if queries else ())
     train = pairs.split(held_out=hold_out, seed=seed).train if hold_out else pairs
     fitted = fit(train, method=method_from_options(method, options or ()), seed=seed)
     save_pretrained(fitted.adapter, out, overwrite=overwrite)

@@ -110,6 +110,7 @@ class Provenance:
         seed: what the fit was seeded with.
         pairs: modality → number of pairs it was fitted on.
         fitted_on: keys of the items it was fitted on (:func:`~crossfade.embeddings.core.item_keys`), sorted uint64.
+        used: what it learned from, in words, where the numbers of pairs do not say all.
     """
 
     method: str
@@ -117,6 +118,7 @@ class Provenance:
     seed: int
     pairs: Mapping[str, int]
     fitted_on: npt.NDArray[np.uint64]
+    used: str = ""
 
 
 class Graph(Protocol):
@@ -320,11 +322,15 @@ class Method(ABC):
         """What the fit learns from: all the pairs, and no queries, unless a method says otherwise."""
         return replace(pairs, queries=())
 
+    def describe(self, pairs: Pairs) -> str:
+        """What a fit on these pairs learns from, in words; empty where the numbers of pairs say all."""
+        return ""
+
     def provenance(self, pairs: Pairs, *, seed: int) -> Provenance:
         """What an adapter fitted on these pairs says of where it comes from."""
         used = self.used(pairs)
         counts: dict[str, int] = {part.modality: len(part) for part in used.parts}
-        return Provenance(self.name, self.config(), seed, counts, used.item_keys())
+        return Provenance(self.name, self.config(), seed, counts, used.item_keys(), self.describe(pairs))
 
     @abstractmethod
     def solve(self, pairs: Pairs, *, seed: int) -> Adapter:

@@ -4,6 +4,7 @@
 adapter                   module
 ========================  ==================================================
 ``LinearAdapter``         :class:`LinearMap`
+``ContrastiveAdapter``    :class:`LinearMaps`
 ``ResidualMLPAdapter``    :class:`ResidualMap`
 ``ProjectionAdapter``     :class:`~crossfade.methods.projection_module.Projection`
 ========================  ==================================================
@@ -22,13 +23,14 @@ from torch import nn
 
 from crossfade.errors import FitError
 from crossfade.methods.base import Adapter
+from crossfade.methods.contrastive import ContrastiveAdapter
 from crossfade.methods.linear import LinearAdapter
 from crossfade.methods.projection import ProjectionAdapter
 from crossfade.methods.projection_module import Projection
 from crossfade.methods.residual_mlp import ResidualMLPAdapter
 from crossfade.spaces import Modality, Space
 
-__all__ = ["LinearMap", "ResidualMap", "torch_map"]
+__all__ = ["LinearMap", "LinearMaps", "ResidualMap", "torch_map"]
 
 
 class LinearMap(nn.Module):
@@ -49,6 +51,30 @@ class LinearMap(nn.Module):
         """The map as it is now, as an adapter that needs NumPy alone."""
         return LinearAdapter(
             source, target, matrix=_array(self.matrix), offsets={m: _array(self.offsets[m]) for m in modalities}
+        )
+
+
+class LinearMaps(nn.Module):
+    """v ↦ n(v W_m + b_m), as :class:`~crossfade.methods.contrastive.ContrastiveAdapter` has it."""
+
+    def __init__(self, adapter: ContrastiveAdapter) -> None:
+        super().__init__()
+        self.normalized = adapter.target.normalized
+        self.matrices = nn.ParameterDict({m: torch.from_numpy(w.copy()) for m, w in adapter.matrices.items()})
+        self.offsets = nn.ParameterDict({m: torch.from_numpy(b.copy()) for m, b in adapter.offsets.items()})
+
+    def forward(self, vectors: torch.Tensor, modality: Modality) -> torch.Tensor:
+        """[n, d_s] → [n, d_t], of unit norm where the target space is normalised."""
+        mapped: torch.Tensor = vectors @ self.matrices[modality] + self.offsets[modality]
+        return nn.functional.normalize(mapped, dim=-1) if self.normalized else mapped
+
+    def adapter(self, source: Space, target: Space, *, modalities: tuple[Modality, ...]) -> ContrastiveAdapter:
+        """The maps as they are now, as an adapter that needs NumPy alone."""
+        return ContrastiveAdapter(
+            source,
+            target,
+            matrices={m: _array(self.matrices[m]) for m in modalities},
+            offsets={m: _array(self.offsets[m]) for m in modalities},
         )
 
 
@@ -97,6 +123,11 @@ def torch_map(adapter: Adapter) -> Any:
 @torch_map.register
 def _(adapter: LinearAdapter) -> LinearMap:
     return LinearMap(adapter)
+
+
+@torch_map.register
+def _(adapter: ContrastiveAdapter) -> LinearMaps:
+    return LinearMaps(adapter)
 
 
 @torch_map.register

@@ -202,6 +202,7 @@ class XBT(Method):
         device: str | None = None,
         progress: bool | Callable[..., Any] = False,
         resume: bool = False,
+        checkpoint_every: int | None = None,
     ) -> ProjectionAdapter:
         """:meth:`fit`, with a say in how the training runs.
 
@@ -212,6 +213,7 @@ class XBT(Method):
             device: as PyTorch names it; by default the best there is.
             progress: show it on stderr, or a function to call.
             resume: go on from the checkpoint in ``folder``.
+            checkpoint_every: steps between two checkpoints; by default only when stopped by ctrl-C, and at the end.
 
         Raises:
             FitError: no texts, too few of them, or an old space that these losses do not fit.
@@ -243,6 +245,7 @@ class XBT(Method):
             learning_rate=self.learning_rate,
             weight_decay=self.weight_decay,
             patience=self.patience,
+            checkpoint_every=checkpoint_every,
         )
         spaces = {"source": texts.source.fingerprint, "target": texts.target.fingerprint}
         train(

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossfade.methods.held_out import Trial, chance, ranks, reseeded, trials
+from crossfade.pairing import Pairs, pair
 from crossfade.spaces import Metric
 
 
@@ -71,3 +72,40 @@ def test_dividing_a_side_once_more_still_holds_items_out(two_modalities: worlds.
     train = two_modalities.pairs().split(held_out=0.2, seed=0).train
     again = train.split(held_out=0.2, seed=reseeded(0, "anything"))
     assert 0.1 < len(again.held_out) / len(train) < 0.3
+
+
+def with_queries(world: worlds.World, *, links: tuple[tuple[str, str], ...]) -> Pairs:
+    """Image pairs, and texts that have new vectors alone."""
+    return pair(world.old["image"], world.new["image"], queries=world.new["text"], links=links)
+
+
+def test_linked_queries_without_old_vectors_look_for_their_images() -> None:
+    world = worlds.two_modalities(items=50)
+    image, text = trials(with_queries(world, links=world.links), ("image", "text"))
+    assert (image.name, image.cross_modal) == ("image→image", False)
+    assert (text.name, text.query, text.cross_modal, text.target) == ("text→image", "text", True, None)
+    np.testing.assert_array_equal(text.source, world.new["text"].matrix())
+    np.testing.assert_array_equal(text.gallery, world.old["image"].matrix())
+    owner = {world.new["text"].ids[t]: image for t, (_, image) in enumerate(world.links)}
+    for name, item in zip(world.new["text"].ids, text.query_items, strict=True):
+        (row,) = np.flatnonzero(text.gallery_items == item)
+        assert world.old["image"].ids[row] == owner[name]
+
+
+def test_queries_that_no_link_names_are_judged_by_nothing() -> None:
+    world = worlds.two_modalities(items=50)
+    assert [trial.name for trial in trials(with_queries(world, links=()), ("image", "text"))] == ["image→image"]
+    (text,) = trials(with_queries(world, links=world.links[:7]), ("text",))
+    assert len(text.source) == 7
+    assert len(text.gallery) == 50
+
+
+def test_a_modality_with_pairs_is_judged_by_its_pairs_and_not_by_its_queries() -> None:
+    world = worlds.two_modalities(items=50)
+    first, rest = np.arange(60), np.arange(60, 100)
+    old = [world.old["image"], world.old["text"].select(first)]
+    new = [world.new["image"], world.new["text"].select(first)]
+    pairs = pair(old, new, queries=world.new["text"].select(rest), links=world.links)
+    (text,) = trials(pairs, ("text",))
+    assert len(text.source) == 60
+    assert text.target is not None

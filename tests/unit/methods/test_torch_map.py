@@ -12,7 +12,12 @@ from crossfade.methods import METHODS, Adapter
 from crossfade.methods.torch_map import torch_map
 from crossfade.spaces import Modality
 
-SMALL = {"residual_mlp": {"epochs": 1, "hidden": 8, "batch": 128}, "ridge": {}, "procrustes": {}}
+SMALL = {
+    "residual_mlp": {"epochs": 1, "hidden": 8, "batch": 128},
+    "contrastive": {"steps": 4, "evaluations": 2, "batch": 64, "gallery": 128},
+    "ridge": {},
+    "procrustes": {},
+}
 
 
 @pytest.fixture(scope="module", params=[*SMALL, "projection"])
@@ -63,9 +68,10 @@ def test_it_turns_back_into_the_same_bytes(adapter: Adapter) -> None:
 def test_every_matrix_trains_and_the_adapter_stays_as_it_was(adapter: Adapter, two_modalities: worlds.World) -> None:
     before = {name: tensor.tobytes() for name, tensor in adapter.tensors().items()}
     module = torch_map(adapter)
-    target = torch.from_numpy(two_modalities.old["text"].matrix())
-    loss = (module(torch.from_numpy(two_modalities.new["text"].matrix()), "text") - target).square().sum()
-    loss.backward()
+    for modality in ("image", "text"):
+        target = torch.from_numpy(two_modalities.old[modality].matrix())
+        loss = (module(torch.from_numpy(two_modalities.new[modality].matrix()), modality) - target).square().sum()
+        loss.backward()
     moving = {name for name, p in module.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
     assert moving >= {name for name, p in module.named_parameters() if p.ndim == 2}
     with torch.no_grad():
@@ -76,5 +82,5 @@ def test_every_matrix_trains_and_the_adapter_stays_as_it_was(adapter: Adapter, t
 
 def test_an_adapter_without_a_module_is_named(two_modalities: worlds.World) -> None:
     adapter = METHODS["slerp"]().fit(two_modalities.pairs(), seed=0)
-    with pytest.raises(FitError, match=r"there is of LinearAdapter, .*; found SlerpAdapter"):
+    with pytest.raises(FitError, match=r"there is of ContrastiveAdapter, LinearAdapter, .*; found SlerpAdapter"):
         torch_map(adapter)

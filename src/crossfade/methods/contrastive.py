@@ -1,0 +1,351 @@
+"""The contrastive bridge: a linear map for each modality, trained so that new queries find their stored old items.
+
+Needs: PyTorch to fit (NumPy alone to map), stored old vectors and the new model's vectors of the same items; not the
+old model. Uses whatever else there is and says what it used: links between texts and images (captions, clicks), new
+vectors of queries that have no old ones (a query log). Gives: a :class:`ContrastiveAdapter`. Fails: where the pairs
+are so few that nothing can be held out; there Procrustes remains.
+
+Equations, with x the new and y the old vector of an item, m its modality, g over a sample G of the stored gallery::
+
+    φ_m(x) = n(x (W₀ + D_m) + b_m)                                                (1), n(·) only where the old space is
+                                                                                      normalised
+    s_qg = cos(φ(x_q), y_g),  t_qg = cos(x_q, x_g)                                (2)
+    L_label = mean over q of −log Σ_{g ∈ P(q)} softmax_g(s_qg / τ₁)               (3), P(q): the right answers of q in G
+    L_distill = mean over q of KL(softmax_g(t_qg / τ) ‖ softmax_g(s_qg / τ₂))     (4)
+    L_cosine = mean over paired q of 1 − cos(φ(x_q), y_q)                         (5)
+    L = a L_label + b L_distill + c L_cosine, summed over the kinds of queries    (6)
+
+============  =========================  ===========
+symbol        variable                   shape
+============  =========================  ===========
+W₀            ``core``                   [d_s, d_t]
+D_m, b_m      ``residuals``, ``offsets`` [d_s, d_t], [d_t]
+τ₁, τ₂        ``temperatures``           learned
+τ             ``teacher_temperature``    ()
+a, b, c       ``label``, ``distill``, ``cosine``
+============  =========================  ===========
+
+Sources: the InfoNCE of (3) is 1807.03748's; that a contrastive term is what makes a compatible map is 2509.16664's
+finding; that W₀ is shared by the modalities is 2602.17584's. (4) asks of the old gallery the order that the new model
+itself would give it, and needs no labels at all. The whole is ours.
+
+* What a query is compared with: the stored items of the other modality, where that one is paired; otherwise those of
+  its own modality, its own old vector among them.
+* It serves the modalities of which there are pairs or queries; the residual of another one would never be trained.
+* P(q): every item that links connect with q, and stored vectors equal to one of theirs. Queries that have no right
+  answer in the gallery are not in (3).
+* W₀ and b start at the closed form that does best on held-out items: Procrustes, Procrustes centred per modality, or
+  ridge; D at zero. On the way the held-out mean reciprocal rank is measured, and the best parameters are kept,
+  the start being one of them: the map can leave the closed form only where held-out items say so. Weight decay pulls D
+  and b back to the start and not to zero.
+* Several ``members``, each with other items held out, are averaged before n(·) and are one map again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from crossfade.errors import ConfigError, FitError, FormatError, MissingExtra, PairingError
+from crossfade.methods.base import Adapter, Floats, Graph, Method, require_pairs
+from crossfade.methods.held_out import Trial, ranks, reseeded, trials
+from crossfade.methods.linear import LinearAdapter, draw_normalized
+from crossfade.methods.procrustes import Procrustes
+from crossfade.methods.ridge import Ridge
+from crossfade.spaces import MODALITIES, Modality, Space
+
+if TYPE_CHECKING:
+    from crossfade.pairing import Pairs
+
+__all__ = ["Contrastive", "ContrastiveAdapter"]
+
+
+class ContrastiveAdapter(Adapter):
+    """v ↦ n(v W_m + b_m): a matrix and an offset for each modality m; n(·) only where the target is normalised.
+
+    Args:
+        source: the space it maps from, of dimension d_s.
+        target: the space it maps to, of dimension d_t.
+        matrices: modality → W_m, [d_s, d_t].
+        offsets: modality → b_m, [d_t]; of the same modalities.
+    """
+
+    def __init__(
+        self,
+        source: Space,
+        target: Space,
+        *,
+        matrices: Mapping[Modality, npt.NDArray[Any]],
+        offsets: Mapping[Modality, npt.NDArray[Any]],
+    ) -> None:
+        super().__init__(source, target, tuple(m for m in MODALITIES if m in matrices))
+        if set(matrices) != set(offsets):
+            raise FormatError(
+                f"A contrastive adapter has a matrix and an offset of each modality; found matrices of "
+                f"{sorted(matrices)} and offsets of {sorted(offsets)}. Copy it again."
+            )
+        self._linear = {
+            m: LinearAdapter(source, target, matrix=matrices[m], offsets={m: offsets[m]}) for m in self.modalities
+        }
+
+    @property
+    def matrices(self) -> Mapping[Modality, Floats]:
+        """W_m of each modality, float32 [d_s, d_t]."""
+        return {m: linear.matrix for m, linear in self._linear.items()}
+
+    @property
+    def offsets(self) -> Mapping[Modality, Floats]:
+        """b_m of each modality, float32 [d_t]."""
+        return {m: linear.offsets[m] for m, linear in self._linear.items()}
+
+    def map(self, vectors: Floats, modality: Modality, *, old: Floats | None = None) -> Floats:
+        """See :meth:`Adapter.map`."""
+        self.require_modality(modality)
+        return self._linear[modality].map(vectors, modality)  # Eq. (1)
+
+    def config(self) -> dict[str, Any]:
+        """See :meth:`Adapter.config`."""
+        return {"modalities": list(self.modalities)}
+
+    def tensors(self) -> dict[str, npt.NDArray[Any]]:
+        """See :meth:`Adapter.tensors`."""
+        matrices = {f"matrix.{m}": w for m, w in self.matrices.items()}
+        return matrices | {f"offset.{m}": b for m, b in self.offsets.items()}
+
+    @classmethod
+    def restore(
+        cls, source: Space, target: Space, config: Mapping[str, Any], tensors: Mapping[str, npt.NDArray[Any]]
+    ) -> Self:
+        """See :meth:`Adapter.restore`."""
+        modalities: list[Modality] = config["modalities"]
+        return cls(
+            source,
+            target,
+            matrices={m: tensors[f"matrix.{m}"] for m in modalities},
+            offsets={m: tensors[f"offset.{m}"] for m in modalities},
+        )
+
+    def draw(self, graph: Graph, modality: Modality) -> str:
+        """See :meth:`Adapter.draw`."""
+        mapped = graph.apply("MatMul", graph.vectors, graph.constant(self.matrices[modality]))
+        mapped = graph.apply("Add", mapped, graph.constant(self.offsets[modality]))
+        return draw_normalized(graph, mapped) if self.target.normalized else mapped
+
+
+@dataclass(frozen=True)
+class Contrastive(Method):
+    """The contrastive bridge; every default is our choice, by the ablation in ``benchmarks/contrastive_ablation``.
+
+    Attributes:
+        label: weight a of the labels, 0 for none.
+        distill: weight b of the new model's own similarities, 0 for none.
+        cosine: weight c of the distance to a query's own old vector, 0 for none.
+        temperature: where τ₁ and τ₂ start.
+        teacher_temperature: τ.
+        gallery: stored items that the queries of a step are compared with, drawn anew for each step, beside their
+            right answers.
+        batch: queries of each kind a step.
+        steps: at most so many.
+        epochs: at most so many passes over the larger set of queries.
+        evaluations: how often the held-out rank is measured on the way.
+        patience: stop after so many measurements without a better one.
+        learning_rate: of AdamW for D and b; the temperatures' is ten times it.
+        weight_decay: of AdamW: how strongly D and b are pulled back to the start.
+        held_out: the share of items that judges the training.
+        members: how many maps are trained, each with other items held out, and averaged.
+    """
+
+    label: float = 0.3
+    distill: float = 1.0
+    cosine: float = 1.0
+    temperature: float = 0.05
+    teacher_temperature: float = 0.05
+    gallery: int = 4096
+    batch: int = 512
+    steps: int = 600
+    epochs: int = 30
+    evaluations: int = 12
+    patience: int = 4
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    held_out: float = 0.1
+    members: int = 1
+
+    name: ClassVar[str] = "contrastive"
+    adapter: ClassVar[type[Adapter]] = ContrastiveAdapter
+
+    def __post_init__(self) -> None:
+        for name in ("gallery", "batch", "steps", "epochs", "evaluations", "patience", "members"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"The contrastive bridge's {name} must be at least 1; found {getattr(self, name)}.")
+        for name in ("temperature", "teacher_temperature", "learning_rate"):
+            if not 0.0 < getattr(self, name) < np.inf:
+                raise ConfigError(f"The contrastive bridge's {name} must be positive; found {getattr(self, name)}.")
+        for name in ("label", "distill", "cosine", "weight_decay"):
+            if not 0.0 <= getattr(self, name) < np.inf:
+                raise ConfigError(f"The contrastive bridge's {name} must not be negative; found {getattr(self, name)}.")
+        if self.label + self.distill + self.cosine == 0.0:
+            raise ConfigError("The contrastive bridge needs a loss; label, distill and cosine are all 0.")
+        if not 0.0 < self.held_out < 1.0:
+            raise ConfigError(f"held_out must be a share between 0 and 1; found {self.held_out}.")
+
+    def used(self, pairs: Pairs) -> Pairs:
+        """All of them, and the queries."""
+        return pairs
+
+    def describe(self, pairs: Pairs) -> str:
+        """See :meth:`Method.describe`: how many queries of each kind, and what each brings.
+
+        ``text→image: 800 queries (800 labelled, 800 distilled, 800 with old vectors)``
+
+        Raises:
+            MissingExtra: PyTorch or accelerate is not installed.
+        """
+        _require_torch()
+        from crossfade.methods.contrastive_task import kinds_of
+
+        said = []
+        for kind in kinds_of(pairs, seed=0):
+            queries = len(kind.queries.new)
+            brings = {
+                "labelled": kind.labelled if self.label > 0.0 else 0,
+                "distilled": queries if self.distill > 0.0 else 0,
+                "with old vectors": queries if self.cosine > 0.0 and kind.queries.old is not None else 0,
+            }
+            used = ", ".join(f"{count:,} {what}" for what, count in brings.items() if count)
+            said.append(f"{kind.name}: {queries:,} queries ({used or 'left alone'})")
+        return "; ".join(said)
+
+    def solve(self, pairs: Pairs, *, seed: int) -> ContrastiveAdapter:
+        """Train on the best device there is; ``seed`` divides the items and draws the batches.
+
+        Raises:
+            FitError: too few pairs, an old space that is not compared by angle, or labels alone and none there.
+            MissingExtra: PyTorch or accelerate is not installed.
+        """
+        return self.bridge(pairs, seed=seed)
+
+    def bridge(
+        self,
+        pairs: Pairs,
+        *,
+        seed: int = 0,
+        folder: str | Path | None = None,
+        device: str | None = None,
+        progress: bool | Callable[..., Any] = False,
+        resume: bool = False,
+    ) -> ContrastiveAdapter:
+        """:meth:`fit`, with a say in how the training runs.
+
+        Args:
+            pairs: between the new and the old model.
+            seed: of everything random.
+            folder: where checkpoints and measurements go, a folder for each member.
+            device: as PyTorch names it; by default the best there is.
+            progress: show it on stderr, or a function to call.
+            resume: go on from the checkpoints in ``folder``.
+
+        Raises:
+            FitError: too few pairs, an old space that is not compared by angle, or labels alone and none there.
+            MissingExtra: PyTorch or accelerate is not installed.
+            CrossfadeError: as :func:`crossfade.training.train`.
+        """
+        _require_torch()
+        if not pairs.target.normalized and pairs.target.metric != "cosine":
+            raise FitError(
+                f"The contrastive bridge learns directions, and {pairs.target} is neither normalised nor compared by "
+                "cosine. Use procrustes or ridge."
+            )
+        smaller = min(pairs.source.dimension, pairs.target.dimension)
+        require_pairs(
+            pairs, max(2 * smaller, 20), method="The contrastive bridge", why="twice the smaller dimension, and 20"
+        )
+        members = []
+        for member in range(self.members):
+            place = None if folder is None else Path(folder) / f"member-{member}"
+            members.append(
+                self._member(pairs, seed + member, folder=place, device=device, progress=progress, resume=resume)
+            )
+        mean = _mean(members)
+        mean.provenance = self.provenance(pairs, seed=seed)
+        return mean
+
+    def _member(self, pairs: Pairs, seed: int, *, folder: Path | None, **running: Any) -> ContrastiveAdapter:
+        try:
+            split = pairs.split(held_out=self.held_out, seed=reseeded(seed, self.name))
+        except PairingError as error:
+            raise FitError(f"The contrastive bridge must hold out some items and cannot: {error}") from error
+
+        from crossfade.methods.contrastive_task import BridgeTask
+        from crossfade.training import TrainingConfig, train
+
+        served = tuple(dict.fromkeys((*pairs.modalities, *(queries.modality for queries in pairs.queries))))
+        held = trials(split.held_out, served)
+        task = BridgeTask(self, best_start(split.train, held, served, seed=seed), split.train, held, seed=seed)
+        batch = min(self.batch, task.size)
+        steps = min(self.steps, self.epochs * (task.size // batch))
+        config = TrainingConfig(
+            steps=steps,
+            batch=batch,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            evaluate_every=max(1, steps // self.evaluations),
+            patience=self.patience,
+        )
+        spaces = {"source": pairs.source.fingerprint, "target": pairs.target.fingerprint}
+        counts = {"pairs": len(pairs), "queries": {queries.modality: len(queries) for queries in pairs.queries}}
+        fingerprint = {"method": self.name, **self.config(), **spaces, **counts}
+        train(task, config, seed=seed, folder=folder, fingerprint=fingerprint, **running)
+        return task.bridge.adapter(pairs.source, pairs.target)
+
+
+def best_start(pairs: Pairs, held: Sequence[Trial], served: Sequence[Modality], *, seed: int) -> LinearAdapter:
+    """The closed form with the best held-out mean reciprocal rank, for the modalities that are served."""
+    best: tuple[float, LinearAdapter] | None = None
+    for method in (Procrustes(), Procrustes(center="modality"), Ridge()):
+        try:
+            adapter = method.solve(pairs, seed=seed)
+        except FitError:
+            if best is None:
+                raise
+            continue
+        if any(modality not in adapter.modalities for modality in served):
+            continue
+        score = mean_rank(held, lambda trial, adapter=adapter: adapter.map(trial.source, trial.query))  # type: ignore[misc]
+        if best is None or score > best[0]:
+            best = score, adapter
+    if best is None:
+        raise FitError(
+            f"The contrastive bridge must serve {', '.join(served)} queries, and the spaces share only "
+            f"{', '.join(pairs.modalities)}."
+        )
+    start = best[1]
+    return LinearAdapter(start.source, start.target, matrix=start.matrix, offsets={m: start.offsets[m] for m in served})
+
+
+def mean_rank(held: Sequence[Trial], mapped: Callable[[Trial], Floats]) -> float:
+    """The mean over trials of the mean reciprocal rank of their queries; 0 without trials."""
+    return float(np.mean([np.mean(1.0 / ranks(trial, mapped(trial))) for trial in held])) if held else 0.0
+
+
+def _mean(members: Sequence[ContrastiveAdapter]) -> ContrastiveAdapter:
+    first = members[0]
+    return ContrastiveAdapter(
+        first.source,
+        first.target,
+        matrices={m: np.mean([member.matrices[m] for member in members], axis=0) for m in first.modalities},
+        offsets={m: np.mean([member.offsets[m] for member in members], axis=0) for m in first.modalities},
+    )
+
+
+def _require_torch() -> None:
+    try:
+        import accelerate  # noqa: F401
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise MissingExtra("torch", extra="torch", feature="Fitting the contrastive bridge") from error
