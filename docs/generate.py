@@ -32,11 +32,11 @@ def cli_page() -> str:
         "| exit code | meaning |",
         "|---|---|",
         "| 0 | done; for `evaluate` and `run`: compatible; for `fingerprint` of two: the same space |",
-        "| 2 | wrong usage |",
+        "| 2 | wrong usage; for `reproduce`: something that it needs is not on this machine |",
         f"| {home.BAD_INPUT} | bad input: the message gives the rule, the value found and the way out |",
         "| 10 | `evaluate`, `run`: not compatible; `fingerprint` of two: different spaces |",
         "| 11 | undecided at this number of queries |",
-        f"| {home.INTERRUPTED} | interrupted; run the same command again to go on |",
+        f"| {home.INTERRUPTED} | interrupted; run the same command again to go on (`train`: with `--resume`) |",
     ]
     for verb in home.app.registered_commands:
         assert verb.callback is not None
@@ -92,7 +92,13 @@ def benchmarks_page() -> str:
                 f"*{run['date']}, {run['processor']}, {run['cores']} cores, NumPy {run['versions']['numpy']}.*",
                 "",
             ]
-        lines += _table(run.get("table") or run.get("results") or run.get("recalls") or {})
+        shown = run.get("table") or run.get("results") or run.get("recalls") or {}
+        if isinstance(run.get("table"), dict):
+            for title, rows in shown.items():
+                lines += [f"**{title}**", "", *_table(rows), ""]
+            lines.pop()
+        else:
+            lines += _table(shown)
     return "\n".join(lines) + "\n"
 
 

@@ -1,7 +1,8 @@
 """The command ``crossfade``: its verbs, its exit codes, and how errors are told.
 
-Exit codes: 0 done (for ``evaluate`` and ``run``: compatible) · 2 wrong usage · 3 bad input, the reason on stderr
-· 10 not compatible · 11 undecided · 130 interrupted. Results go to stdout, progress and errors to stderr.
+Exit codes: 0 done (for ``evaluate`` and ``run``: compatible) · 2 wrong usage (for ``reproduce``: also data or checkpoints that
+are not here) · 3 bad input, the reason on stderr · 10 not compatible · 11 undecided · 130 interrupted. Results go to stdout,
+progress and errors to stderr.
 """
 
 from __future__ import annotations
@@ -11,7 +12,21 @@ from typing import Annotated
 
 import typer
 
-from crossfade.cli import chain, demo, doctor, encode, evaluate, export, fingerprint, fit, report, run, two_stage
+from crossfade.cli import (
+    chain,
+    demo,
+    doctor,
+    encode,
+    evaluate,
+    export,
+    fingerprint,
+    fit,
+    report,
+    reproduce,
+    run,
+    train,
+    two_stage,
+)
 from crossfade.errors import CrossfadeError
 
 __all__ = ["BAD_INPUT", "INTERRUPTED", "app", "main"]
@@ -28,7 +43,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 
-for module in (demo, encode, fit, evaluate, two_stage, report, export, chain, run, fingerprint, doctor):
+for module in (
+    demo, encode, fit, train, evaluate, two_stage, report, export, chain, run, reproduce, fingerprint, doctor,
+):  # fmt: skip
     app.command(module.NAME)(module.command)
 
 

@@ -14,6 +14,7 @@ import pytest
 from upgrades import Upgrade, make_upgrade
 
 import crossfade as cf
+from crossfade.embeddings.collection import write_links
 
 COMMAND = [sys.executable, "-c", "from crossfade.cli import main; main()"]
 
@@ -218,3 +219,26 @@ def test_a_job_runs_from_its_file(upgrade: Upgrade, tmp_path: Path) -> None:
 )
 def test_every_verb_has_json_and_help(verb: str) -> None:
     assert "--json" in run(verb, "--help").stdout
+
+
+def test_logged_queries_are_fitted_on_and_told(upgrade: Upgrade, tmp_path: Path) -> None:
+    """The old model never saw the captions: images are paired, and captions are queries that links lead on."""
+    logged = tmp_path / "logged"
+    upgrade.new.sets["text"].save(logged / "text")
+    write_links(logged / "links.parquet", upgrade.new.links)
+    sides = ("--old", f"image={upgrade.old_folder}", "--new", f"image={upgrade.new_folder}", "--queries", logged)
+    quick = [word for name in ("steps=4", "evaluations=2", "batch=64", "gallery=64") for word in ("--set", name)]
+    links = ("--links", upgrade.new_folder / "links.parquet")
+    told = json.loads(
+        run("fit", *sides, "--out", tmp_path / "a", "-m", "contrastive", *quick, "--hold-out", 0, "--json").stdout
+    )
+    assert told["pairs"] == 400
+    assert "text queries→image: 800 queries (800 labelled, 800 distilled)" in told["sentence"]
+    adapter = cf.from_pretrained(tmp_path / "a")
+    assert adapter.modalities == ("image", "text")
+    assert adapter.provenance is not None
+    assert adapter.provenance.used in told["sentence"]
+    aside = run("fit", *sides, *links, "--out", tmp_path / "b", "-m", "procrustes", "--hold-out", 0).stdout
+    assert "the 800 queries were left aside" in aside.replace("\n", " ")
+    wrong = run("fit", *sides[:4], "--queries", upgrade.old_folder, "--out", tmp_path / "c", code=3).stderr
+    assert "The queries" in wrong

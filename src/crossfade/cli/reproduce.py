@@ -1,0 +1,108 @@
+"""``crossfade reproduce``: a paper's protocol on the user's own data and checkpoints."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from crossfade.cli.output import JsonFlag, print_json
+
+NAME = "reproduce"
+NOT_HERE = 2
+
+
+def command(
+    recipe: Annotated[Literal["xbt"], typer.Argument(help="Which paper's protocol.")],
+    pair: Annotated[Literal["l14-b32", "h14-b32"], typer.Option("--pair", help="New and old CLIP model.")],
+    data: Annotated[
+        Path, typer.Option(help="Folder of the data sets and checkpoints; what is not there is listed.")
+    ] = Path("data"),
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of vectors and models; by default reproduce-PAIR.")
+    ] = None,
+    on: Annotated[
+        list[str] | None, typer.Option("--on", help="Only this data set: flickr30k, coco, nocaps (repeat the option).")
+    ] = None,
+    scale: Annotated[
+        Literal["full", "small"], typer.Option(help="small takes data of the same formats and any size.")
+    ] = "full",
+    old: Annotated[str | None, typer.Option(help="Another encoder in the old checkpoint's place.")] = None,
+    new: Annotated[str | None, typer.Option(help="Another encoder in the new checkpoint's place.")] = None,
+    texts: Annotated[
+        str | None, typer.Option(help="Another text corpus for stage 1; by default COCO's training captions.")
+    ] = None,
+    fit_images: Annotated[
+        int, typer.Option(help="Images of COCO's train split for stage 2 and Procrustes on both.", min=0)
+    ] = 5000,
+    stage: Annotated[Literal["1", "both"], typer.Option(help="1 leaves stage 2 out.")] = "both",
+    options: Annotated[
+        list[str] | None, typer.Option("--set", help="A hyper-parameter of stage 1: name=value.")
+    ] = None,
+    tune: Annotated[list[str] | None, typer.Option("--tune", help="The same of stage 2.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    batch_size: Annotated[int, typer.Option(help="Items in one forward pass.", min=1)] = 64,
+    download: Annotated[bool, typer.Option("--download", help="Allow fetching checkpoints from the hub.")] = False,
+    json_: JsonFlag = False,
+) -> None:
+    """Run a paper's own protocol and print its numbers beside the published ones.
+
+    Needs the data sets and the checkpoints on this machine, and lists everything that is missing before any work (exit code
+    2). What is encoded and trained is kept in OUT: the same command again goes on where it stopped.
+    """
+    if not download:
+        os.environ["HF_HUB_OFFLINE"] = "1"  # read by the hub's client when it is first imported, which is below
+    from crossfade.datasets import open_dataset
+    from crossfade.fitting import method_from_options, parse_option
+    from crossfade.methods.xbt import XBT
+    from crossfade.reproduction import missing, reproduce
+    from crossfade.reproduction.requirements import EVALUATED, PAIRS
+    from crossfade.reproduction.tables import print_reproduction
+    from crossfade.training.tuning.options import tuning_from_options
+
+    sets = tuple(on or EVALUATED)
+    if not set(sets) <= set(EVALUATED):
+        raise typer.BadParameter(f"one of {', '.join(EVALUATED)}, not {', '.join(sets)}", param_hint="--on")
+    method = method_from_options("xbt", options or ())
+    assert isinstance(method, XBT)
+    tuning = tuning_from_options(dict(parse_option(option) for option in tune or ()))
+    lacks = missing(
+        PAIRS[pair], data, sets=sets, scale=scale, old=old, new=new, texts=texts is not None, fit_images=fit_images,
+        seed=seed, download=download,
+    )  # fmt: skip
+    if lacks:
+        print(f"{len(lacks)} things are missing; nothing was begun.", file=sys.stderr)
+        for lack in lacks:
+            print(f"\n* {lack}", file=sys.stderr)
+        raise typer.Exit(NOT_HERE)
+    try:
+        result = reproduce(
+            pair,
+            data=data,
+            out=out or Path(f"reproduce-{pair}"),
+            sets=sets,
+            scale=scale,
+            old=old,
+            new=new,
+            texts=None if texts is None else open_dataset(texts),
+            fit_images=fit_images,
+            stage=stage,
+            method=method,
+            tuning=tuning,
+            seed=seed,
+            device=device,
+            batch_size=batch_size,
+            download=download,
+            progress=True,
+        )
+    except KeyboardInterrupt:
+        print("The same command again goes on where this one stopped.", file=sys.stderr)
+        raise
+    if json_:
+        print_json(result.to_dict())
+    else:
+        print_reproduction(result)
