@@ -6,7 +6,7 @@ and which systems the vectors at hand allow; :func:`crossfade.evaluate` does the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from crossfade.embeddings import Embeddings
 from crossfade.embeddings.collection import Collection
 from crossfade.embeddings.core import item_keys
 from crossfade.errors import ConfigError, EvaluationError
-from crossfade.evaluation import Evaluation, Relevance, evaluate
+from crossfade.evaluation import Evaluation, Relevance, Rival, evaluate
 from crossfade.methods.base import Adapter
 from crossfade.reporting import collect_material, write_report
 from crossfade.spaces import Modality
@@ -72,6 +72,7 @@ def judge(
     data: str | Dataset | None = None,
     report_to: Path | None = None,
     title: str | None = None,
+    rivals: Mapping[str, Adapter] | None = None,
 ) -> Evaluation:
     """Evaluate ``adapter`` (new → old) and, where ``report_to`` names a folder, write the report there.
 
@@ -83,6 +84,8 @@ def judge(
         data: the data set, or its location: the report then shows its images and texts.
         report_to: folder for report.html, report.md and report.json.
         title: headline of the report.
+        rivals: name → another adapter of the same two spaces, asked the same queries and shown beside this one; queries
+            that any of them was fitted on are left out for all.
 
     Raises:
         SpaceMismatch: a collection is not in the adapter's space; says so where old and new were swapped.
@@ -91,7 +94,7 @@ def judge(
     queries = dict(new.sets)
     left_out = 0
     if not judgement.all_queries:
-        queries, left_out = _unseen(adapter, new, old.links or new.links)
+        queries, left_out = _unseen([adapter, *(rivals or {}).values()], new, old.links or new.links)
     relevance = _relevance(judgement.relevant, old, new, queries)
     old_queries = _restrict(old.sets, queries)
     new_gallery = {m: new.sets[m] for m, gallery in old.sets.items() if m in new.sets and _covers(new.sets[m], gallery)}
@@ -108,6 +111,10 @@ def judge(
         resamples=judgement.resamples,
         seed=judgement.seed,
     )
+    if rivals:
+        result = _beside(
+            result, rivals, queries=queries, gallery=old.sets, relevance=relevance, old=old_queries, judgement=judgement
+        )
     if left_out:
         note = f"{left_out} queries were left out, because the adapter was fitted on them or on their answers."
         result = replace(result, notes=(*result.notes, note))
@@ -129,12 +136,14 @@ def judge(
 
 
 def _unseen(
-    adapter: Adapter, new: Collection, links: tuple[tuple[str, str], ...]
+    adapters: Sequence[Adapter], new: Collection, links: tuple[tuple[str, str], ...]
 ) -> tuple[dict[Modality, Embeddings], int]:
     """The queries that neither they nor, by the links, their answers were fitted on; and how many were left out."""
-    if adapter.provenance is None:
+    known_keys = [adapter.provenance.fitted_on for adapter in adapters if adapter.provenance is not None]
+    if not known_keys:
         return dict(new.sets), 0
-    seen = {m: _among(s, m, adapter.provenance.fitted_on) for m, s in new.sets.items()}
+    fitted_on = np.unique(np.concatenate(known_keys))
+    seen = {m: _among(s, m, fitted_on) for m, s in new.sets.items()}
     if links and set(seen) == {"image", "text"}:
         rows = {
             m: new.sets[m].locate(np.asarray([link[position] for link in links]))
@@ -153,6 +162,38 @@ def _unseen(
             "Fit with --hold-out, evaluate on other items, or ask for all queries (the result is then warned of)."
         )
     return left, int(sum(mask.sum() for mask in seen.values()))
+
+
+def _beside(
+    result: Evaluation,
+    rivals: Mapping[str, Adapter],
+    *,
+    queries: Mapping[Modality, Embeddings],
+    gallery: Mapping[Modality, Embeddings],
+    relevance: Relevance,
+    old: Mapping[Modality, Embeddings],
+    judgement: Judgement,
+) -> Evaluation:
+    """The evaluation with the rivals in each direction that they can answer."""
+    found: dict[str, dict[str, Rival]] = {direction.name: {} for direction in result.directions}
+    for name, rival in rivals.items():
+        judged = evaluate(
+            rival,
+            queries=list(queries.values()),
+            gallery=list(gallery.values()),
+            relevant=relevance,
+            old_queries=list(old.values()) or None,
+            metric=judgement.metric,
+            level=judgement.level,
+            resamples=judgement.resamples,
+            seed=judgement.seed,
+        )
+        for direction in judged.directions:
+            if "mapped/old" in direction.scores and direction.name in found:
+                metrics = direction.scores["mapped/old"].metrics
+                found[direction.name][name] = Rival(metrics, direction.verdict, rival.two_encoders)
+    directions = tuple(replace(direction, rivals=found[direction.name]) for direction in result.directions)
+    return replace(result, directions=directions)
 
 
 def _among(embeddings: Embeddings, modality: Modality, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:

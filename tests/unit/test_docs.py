@@ -26,7 +26,7 @@ def test_the_readme_example_runs(tmp_path: Path) -> None:
     assert "compatible" in done.stdout
 
 
-@pytest.mark.parametrize("page", ["index.md", "vectors.md", "chains.md", "two-stage.md"])
+@pytest.mark.parametrize("page", ["index.md", "vectors.md", "chains.md", "contrastive.md", "two-stage.md", "xbt.md"])
 def test_the_examples_of_a_page_run_one_after_the_other(page: str, tmp_path: Path) -> None:
     example = "\n".join(python_blocks(ROOT / "docs" / page))
     done = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -56,6 +56,10 @@ def test_every_method_is_on_the_page_that_helps_to_choose() -> None:
 
 def test_every_verb_is_in_the_command_line_reference() -> None:
     page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
-    verbs = {path.stem for path in (ROOT / "src" / "crossfade" / "cli").glob("*.py") if "NAME = " in path.read_text()}
+    verbs = {
+        path.stem.replace("_", "-")
+        for path in (ROOT / "src" / "crossfade" / "cli").glob("*.py")
+        if "NAME = " in path.read_text()
+    }
     assert len(verbs) >= 9
     assert not [verb for verb in verbs if f"## crossfade {verb}" not in page]

@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 from upgrades import make_upgrade
 
+from crossfade.embeddings.collection import write_links
 from crossfade.errors import ConfigError
-from crossfade.jobs import Job, Side, load_job, overall, run_job
+from crossfade.fitting import method_from_options
+from crossfade.jobs import Job, Side, demo_job, load_job, overall, run_job
+from crossfade.reporting import read_report
 
 
 def write(path: Path, text: str) -> Path:
@@ -97,3 +100,71 @@ def test_running_a_job_again_gives_the_same_numbers(tmp_path: Path) -> None:
     )
     first, second = run_job(job).to_dict(), run_job(job).to_dict()
     assert first["evaluations"] == second["evaluations"]
+
+
+def test_a_job_compares_further_methods_on_the_same_queries(tmp_path: Path) -> None:
+    upgrade = make_upgrade(tmp_path / "vectors")
+    job = Job(
+        old=Side(vectors=str(upgrade.old_folder)),
+        new=Side(vectors=str(upgrade.new_folder)),
+        out=tmp_path / "out",
+        method="procrustes",
+        compare=("procrustes", "ridge", "slerp"),
+    )
+    result = run_job(job)
+    (evaluation,) = result.evaluations.values()
+    for direction in evaluation.directions:
+        assert set(direction.rivals) == {"ridge", "slerp"}, "what was chosen is no rival of itself"
+        assert 0.0 < direction.rivals["ridge"].metrics["R@1"].value < 1.0
+    page = result.reports["evaluation"].read_text(encoding="utf-8")
+    assert "Methods beside each other" in page
+    written = read_report(result.reports["evaluation"].with_suffix(".json"))
+    assert [d.rivals for d in written.directions] == [d.rivals for d in evaluation.directions]
+
+
+def test_the_same_method_with_other_hyper_parameters_is_a_rival(tmp_path: Path) -> None:
+    upgrade = make_upgrade(tmp_path / "vectors")
+    job = Job(
+        old=Side(vectors=str(upgrade.old_folder)),
+        new=Side(vectors=str(upgrade.new_folder)),
+        out=tmp_path / "out",
+        method="procrustes",
+        options={"center": "modality"},
+        compare=("procrustes",),
+    )
+    (evaluation,) = run_job(job).evaluations.values()
+    assert all(set(direction.rivals) == {"procrustes"} for direction in evaluation.directions)
+
+
+def test_one_name_to_compare_with_needs_no_list_and_must_be_a_method(tmp_path: Path) -> None:
+    good = "old: {encoder: a}\nnew: {encoder: b}\nevaluate_on: d\nout: o\ncompare: "
+    assert load_job(write(tmp_path / "good.yaml", good + "ridge\n")).compare == ("ridge",)
+    assert load_job(write(tmp_path / "two.yaml", good + "[ridge, xbt]\n")).compare == ("ridge", "xbt")
+    with pytest.raises(ConfigError, match=r"compares methods by name.*found 'magic'"):
+        load_job(write(tmp_path / "bad.yaml", good + "[magic]\n"))
+
+
+def test_the_demo_shows_procrustes_and_the_first_stage_of_xbt_beside_the_bridge(tmp_path: Path) -> None:
+    job = demo_job(tmp_path)
+    assert (job.method, job.compare) == ("contrastive", ("procrustes", "xbt"))
+    assert method_from_options(job.method, job.options).config()["steps"] == 300  # type: ignore[union-attr]
+    assert demo_job(tmp_path, method="auto").options == {}
+
+
+def test_a_job_learns_from_logged_queries(tmp_path: Path) -> None:
+    upgrade = make_upgrade(tmp_path / "vectors")
+    logged = tmp_path / "logged"
+    upgrade.new.sets["text"].save(logged / "text")
+    write_links(logged / "links.parquet", upgrade.new.links)
+    job = Job(
+        old=Side(vectors={"image": str(upgrade.old_folder)}),
+        new=Side(vectors={"image": str(upgrade.new_folder)}),
+        out=tmp_path / "out",
+        method="contrastive",
+        options={"steps": 4, "evaluations": 2, "batch": 64, "gallery": 64},
+        queries=str(logged),
+        relevant="labels:parity",
+    )
+    result = run_job(job)
+    assert "text queries→image" in result.fit.sentence
+    assert result.fit.adapter.modalities == ("image", "text")

@@ -126,3 +126,45 @@ def test_the_report_is_written_as_html_markdown_and_json(upgrade: Upgrade, adapt
     assert {path.name for path in (tmp_path / "report").iterdir()} == {"report.html", "report.md", "report.json"}
     assert "compatible" in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
     assert np.isfinite([d.scores["mapped/old"].metrics["R@1"].value for d in result.directions]).all()
+
+
+def test_rivals_are_asked_the_same_queries_and_judged_each_for_itself(upgrade: Upgrade, adapter: Adapter) -> None:
+    train = cf.pair(upgrade.old, upgrade.new).split(held_out=0.5, seed=3).train
+    rivals = {"ridge": cf.methods.Ridge().fit(train), "slerp": cf.methods.Slerp().fit(train)}
+    result = cf.judge(adapter, old=upgrade.old, new=upgrade.new, judgement=QUICK, rivals=rivals)
+    alone = cf.judge(rivals["ridge"], old=upgrade.old, new=upgrade.new, judgement=QUICK)
+    for direction, expected in zip(result.directions, alone.directions, strict=True):
+        assert direction.rivals["ridge"].metrics == expected.scores["mapped/old"].metrics
+        assert direction.rivals["ridge"].verdict == expected.verdict
+        assert {name: rival.two_encoders for name, rival in direction.rivals.items()} == {"ridge": False, "slerp": True}
+    assert cf.evaluation.Evaluation.from_dict(result.to_dict()) == result
+
+
+def test_a_rival_changes_nothing_for_the_upgrade_itself(upgrade: Upgrade, adapter: Adapter) -> None:
+    train = cf.pair(upgrade.old, upgrade.new).split(held_out=0.5, seed=3).train
+    alone = cf.judge(adapter, old=upgrade.old, new=upgrade.new, judgement=QUICK)
+    beside = cf.judge(
+        adapter, old=upgrade.old, new=upgrade.new, judgement=QUICK, rivals={"ridge": cf.methods.Ridge().fit(train)}
+    )
+    assert beside.verdict == alone.verdict
+    assert [d.scores for d in beside.directions] == [d.scores for d in alone.directions]
+
+
+def test_queries_that_only_a_rival_was_fitted_on_are_left_out_for_all(upgrade: Upgrade) -> None:
+    pairs = cf.pair(upgrade.old, upgrade.new)
+    small, large = (pairs.split(held_out=share, seed=3).train for share in (0.7, 0.4))
+    adapter, rival = Procrustes().fit(small), cf.methods.Ridge().fit(large)
+    result = cf.judge(adapter, old=upgrade.old, new=upgrade.new, judgement=QUICK, rivals={"ridge": rival})
+    fitted = np.union1d(small.part("image").source.ids, large.part("image").source.ids)  # type: ignore[union-attr]
+    asked = {direction.name: direction.queries for direction in result.directions}
+    assert asked["image→text"] == len(upgrade.new.sets["image"]) - len(fitted)
+    assert not result.warnings
+
+
+def test_a_rival_that_cannot_map_a_modality_is_shown_where_it_can(upgrade: Upgrade) -> None:
+    train = cf.pair(upgrade.old, upgrade.new).split(held_out=0.5, seed=3).train
+    texts = cf.pair(upgrade.old.sets["text"], upgrade.new.sets["text"]).split(held_out=0.5, seed=3).train
+    adapter, rival = Procrustes().fit(train), cf.methods.Procrustes(center="modality").fit(texts)
+    assert rival.modalities == ("text",)
+    result = cf.judge(adapter, old=upgrade.old, new=upgrade.new, judgement=QUICK, rivals={"centred": rival})
+    assert {d.name: set(d.rivals) for d in result.directions} == {"text→image": {"centred"}, "image→text": set()}

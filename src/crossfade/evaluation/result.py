@@ -30,6 +30,7 @@ __all__ = [
     "Hubness",
     "Outcome",
     "QueryChange",
+    "Rival",
     "Score",
     "System",
     "Verdict",
@@ -129,6 +130,21 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Rival:
+    """Another adapter in the place of mapped/old: the same queries, the same gallery, another method.
+
+    Attributes:
+        metrics: as those of a score.
+        verdict: on it, as if it were the upgrade.
+        two_encoders: whether its queries also need the old model.
+    """
+
+    metrics: Mapping[str, Estimate]
+    verdict: Verdict
+    two_encoders: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class DirectionResult:
     """One direction of retrieval, such as ``text→image``.
 
@@ -144,6 +160,7 @@ class DirectionResult:
         slices: slice column → slice value → system → the deciding metric; and how many queries are in the slice.
         slice_sizes: slice column → slice value → queries in it.
         hubness: the systems with a hubness correction, where a bank of queries was given.
+        rivals: name → another adapter on the same queries, where others were compared.
     """
 
     name: str
@@ -157,6 +174,7 @@ class DirectionResult:
     slices: Mapping[str, Mapping[str, Mapping[System, Estimate]]] = field(default_factory=dict)
     slice_sizes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     hubness: Hubness | None = None
+    rivals: Mapping[str, Rival] = field(default_factory=dict)
 
 
 _REBUILT = ("directions", "verdict", "warnings", "notes")
@@ -247,6 +265,11 @@ def _hubness(values: Mapping[str, Any]) -> Hubness:
     return Hubness(**{**values, "scores": _scores(values["scores"]), "changes": changes})
 
 
+def _rival(values: Mapping[str, Any]) -> Rival:
+    metrics = {metric: Estimate(**estimate) for metric, estimate in values["metrics"].items()}
+    return Rival(**{**values, "metrics": metrics, "verdict": _verdict(values["verdict"])})
+
+
 def _direction(values: Mapping[str, Any]) -> DirectionResult:
     slices = {
         column: {
@@ -264,5 +287,6 @@ def _direction(values: Mapping[str, Any]) -> DirectionResult:
             "verdict": _verdict(values["verdict"]),
             "slices": slices,
             "hubness": None if values.get("hubness") is None else _hubness(values["hubness"]),
+            "rivals": {name: _rival(rival) for name, rival in values.get("rivals", {}).items()},
         }
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -14,6 +15,7 @@ from crossfade.reporting.formatting import count, interval, percent, points, poi
 from crossfade.reporting.headline import headline
 from crossfade.reporting.hubness import hubness_rows, hubness_words
 from crossfade.reporting.matrix import Cell, matrix, metric_names
+from crossfade.reporting.rivals import RivalRow, rival_rows
 from crossfade.reporting.systems import STYLES, Tone
 
 __all__ = ["EvaluationTable", "evaluation_table"]
@@ -53,6 +55,8 @@ def _parts(evaluation: Evaluation, *, below: bool) -> Group:
         )
     for direction in evaluation.directions:
         parts += [_table(direction, level=evaluation.level, below=below), _facts(direction), Text()]
+        if rivals := rival_rows(direction, evaluation.method):
+            parts += [_rivals(direction, rivals), Text()]
         if direction.hubness is not None:
             said = (f"{direction.name}, shown apart  ", "bold"), (hubness_words(direction.hubness), "dim")
             parts += [Text.assemble(*said), _hubness(direction), Text()]
@@ -75,6 +79,26 @@ def _table(direction: DirectionResult, *, level: float, below: bool) -> Table:
         table.add_row(
             Text(row.system, style=TONES[STYLES[row.system].tone]), *(_cell(cell, below=below) for cell in row.cells)
         )
+    return table
+
+
+def _rivals(direction: DirectionResult, rows: Sequence[RivalRow]) -> Table:
+    title = Text.assemble((f"{direction.name}, methods beside each other", "bold"))
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("method", no_wrap=True)
+    for metric in metric_names(direction):
+        table.add_column(f"{metric}*" if metric == direction.metric else metric, justify="right", no_wrap=True)
+    table.add_column(f"{direction.metric} − old/old, points", justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for row in rows:
+        values = (Text("—", style="dim") if e is None else Text(percent(e.value)) for e in row.estimates)
+        sign, colour = MARKS[row.mark]
+        lead = Text("—", style="dim")
+        if row.lead is not None:
+            bounds = (f" [{points_interval(row.lead)}]", "dim")
+            lead = Text.assemble((sign, colour), " ", points(row.lead.value), bounds)
+        name = Text(row.method, style=TONES["mapped"] if row.upgrade else "")
+        table.add_row(name, *values, lead, Text(row.notes, style=OUTCOMES[row.outcome]))
     return table
 
 

@@ -20,6 +20,7 @@ from crossfade.reporting.headline import headline
 from crossfade.reporting.hubness import hubness_rows, hubness_words
 from crossfade.reporting.material import DirectionMaterial, Material
 from crossfade.reporting.matrix import matrix, metric_names
+from crossfade.reporting.rivals import rival_rows
 from crossfade.reporting.slices import SliceTable, slice_tables
 from crossfade.reporting.spacetable import space_rows
 from crossfade.reporting.systems import PRINCIPAL, STYLES
@@ -30,6 +31,7 @@ __all__ = ["crossfade_version", "default_title", "to_html"]
 CONTENTS = (
     ("gap", "Gap"),
     ("matrix", "Matrix"),
+    ("methods", "Methods"),
     ("hubness", "Hubness"),
     ("curves", "Recall at K"),
     ("cosines", "Cosines"),
@@ -54,6 +56,7 @@ def to_html(evaluation: Evaluation, *, material: Material | None = None, title: 
     drawn = material or Material()
     directions = evaluation.directions
     shown = {
+        "methods": any(rival_rows(d, evaluation.method) for d in directions),
         "hubness": any(d.hubness for d in directions),
         "curves": any(_curves(d, drawn) for d in directions),
         "cosines": bool(drawn.cosines),
@@ -75,6 +78,7 @@ def to_html(evaluation: Evaluation, *, material: Material | None = None, title: 
         css=Markup(environment.get_template("report.css").render()),
         contents=[(anchor, name) for anchor, name in CONTENTS if shown.get(anchor, True)],
         level=f"{100 * evaluation.level:g}\N{NO-BREAK SPACE}%",
+        any_rivals=shown["methods"],
         any_hubness=shown["hubness"],
         any_curves=shown["curves"],
         any_examples=shown["examples"],
@@ -82,6 +86,7 @@ def to_html(evaluation: Evaluation, *, material: Material | None = None, title: 
         any_slices=shown["slices"],
         cosines_by_title=list(by_title.items()),
         space_rows=space_rows(evaluation),
+        rival_rows=lambda d: rival_rows(d, evaluation.method),
         gap_figure=_gap,
         curve_figure=lambda d: _svg(recall_curves(_curves(d, drawn), direction=d.name)),
         traced=lambda d: len(_curves(d, drawn)[0].cutoffs) > len(_cutoffs(d)),

@@ -12,6 +12,7 @@ from crossfade.reporting.html import crossfade_version, default_title
 from crossfade.reporting.hubness import hubness_rows, hubness_words
 from crossfade.reporting.material import DirectionMaterial, Material
 from crossfade.reporting.matrix import matrix, metric_names
+from crossfade.reporting.rivals import rival_rows
 from crossfade.reporting.slices import slice_tables
 from crossfade.reporting.spacetable import space_rows
 from crossfade.reporting.systems import STYLES
@@ -35,7 +36,8 @@ def to_markdown(evaluation: Evaluation, *, material: Material | None = None, tit
         lines += [f"> - {_words(warning)}" for warning in evaluation.warnings]
         lines.append("")
     for direction in evaluation.directions:
-        lines += _direction(direction, drawn.directions.get(direction.name, DirectionMaterial()), level)
+        material_of = drawn.directions.get(direction.name, DirectionMaterial())
+        lines += _direction(direction, material_of, level, evaluation.method)
     lines += ["## Method and spaces", "", f"Method: {_words(evaluation.method)}", ""]
     if evaluation.config:
         rows = [[name, json.dumps(value, ensure_ascii=False)] for name, value in evaluation.config.items()]
@@ -56,7 +58,7 @@ def to_markdown(evaluation: Evaluation, *, material: Material | None = None, tit
     return "\n".join(lines) + "\n"
 
 
-def _direction(direction: DirectionResult, drawn: DirectionMaterial, level: str) -> list[str]:
+def _direction(direction: DirectionResult, drawn: DirectionMaterial, level: str, method: str) -> list[str]:
     verdict = direction.verdict
     lines = [f"## {_words(direction.name)}: {verdict.outcome}", "", _words(verdict.sentence), ""]
     if verdict.difference is not None:
@@ -85,6 +87,18 @@ def _direction(direction: DirectionResult, drawn: DirectionMaterial, level: str)
         for row in matrix(direction)
     ]
     lines += _table(["query / gallery", *metric_names(direction)], rows)
+    if rivals := rival_rows(direction, method):
+        header = ["method", *metric_names(direction), f"{direction.metric} − old/old, points", "verdict"]
+        body = [
+            [
+                row.method,
+                *(_estimate(e) if e else "—" for e in row.estimates),
+                f"{points(row.lead.value)} ({points_interval(row.lead)}){SIGNS[row.mark]}" if row.lead else "—",
+                row.notes,
+            ]
+            for row in rivals
+        ]
+        lines += ["### Methods beside each other", "", *_table(header, body)]
     if direction.hubness is not None:
         header = ["query / gallery", *metric_names(direction), f"change in {direction.metric}, points"]
         body = [

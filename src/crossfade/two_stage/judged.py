@@ -43,7 +43,7 @@ def judge_two_stage(
     judgement = judgement or Judgement()
     queries, left_out = dict(new.sets), 0
     if not judgement.all_queries:
-        queries, left_out = _unseen(adapter, new, old.links or new.links)
+        queries, left_out = _unseen([adapter], new, old.links or new.links)
     renewed = [new.sets[m] for m, gallery in old.sets.items() if m in new.sets and _covers(new, old, m)]
     if not renewed:
         raise EvaluationError(
