@@ -33,8 +33,13 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def write(folder: Path, config: dict[str, Any], results: Any, *, table: list[dict[str, Any]] | None = None) -> Path:
-    """Append this run to ``folder/result.json``: earlier runs stay; ``table`` is what the documentation shows of it."""
+Rows = list[dict[str, Any]]
+
+
+def write(folder: Path, config: dict[str, Any], results: Any, *, table: Rows | dict[str, Rows] | None = None) -> Path:
+    """Append this run to ``folder/result.json``: earlier runs stay; ``table`` is what the documentation shows of it, one
+    table or several under their titles.
+    """
     path = folder / "result.json"
     runs = json.loads(path.read_text()) if path.exists() else []
     runs.append({**provenance(), "config": config, "results": results, "table": table})

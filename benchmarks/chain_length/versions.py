@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.flickr8k_upgrade.heads import BagOfWords, Flickr8k, Lookup, _contrast, _embed, words
+from benchmarks.flickr8k_upgrade.heads import BagOfWords, Flickr8k, Lookup, contrast, embed, words
 from crossfade import Embeddings
 
 __all__ = ["VERSIONS", "Recipe", "train_version"]
@@ -74,9 +74,9 @@ def train_version(data: Flickr8k, number: int, *, seed: int) -> list[Embeddings]
     linear = nn.Linear(features.shape[1], recipe.dimension)
     vision = Lookup(features, nn.Sequential(nn.Dropout(0.3), linear) if recipe.wide_images else linear)
     text = _text_head(data, recipe, images)
-    _contrast(data, vision, text, images, epochs=recipe.epochs, batch=recipe.batch, generator=generator)
+    contrast(data, vision, text, images, epochs=recipe.epochs, batch=recipe.batch, generator=generator)
     revision = f"v{number}-seed{seed}"
-    return _embed(data, vision, text, model="flickr8k-chain", revision=revision, dimension=recipe.dimension)
+    return embed(data, vision, text, model="flickr8k-chain", revision=revision, dimension=recipe.dimension)
 
 
 def _text_head(data: Flickr8k, recipe: Recipe, images: np.ndarray) -> nn.Module:
