@@ -94,9 +94,9 @@ def judge(
     queries = dict(new.sets)
     left_out = 0
     if not judgement.all_queries:
-        queries, left_out = _unseen([adapter, *(rivals or {}).values()], new, old.links or new.links)
-    relevance = _relevance(judgement.relevant, old, new, queries)
-    old_queries = _restrict(old.sets, queries)
+        queries, left_out = unseen([adapter, *(rivals or {}).values()], new, old.links or new.links)
+    relevance = relevance_of(judgement.relevant, old, new, queries)
+    old_queries = restrict(old.sets, queries)
     new_gallery = {m: new.sets[m] for m, gallery in old.sets.items() if m in new.sets and _covers(new.sets[m], gallery)}
     result = evaluate(
         adapter,
@@ -135,7 +135,7 @@ def judge(
     return result
 
 
-def _unseen(
+def unseen(
     adapters: Sequence[Adapter], new: Collection, links: tuple[tuple[str, str], ...]
 ) -> tuple[dict[Modality, Embeddings], int]:
     """The queries that neither they nor, by the links, their answers were fitted on; and how many were left out."""
@@ -200,7 +200,7 @@ def _among(embeddings: Embeddings, modality: Modality, keys: npt.NDArray[np.uint
     return np.isin(item_keys(embeddings.ids, salt=modality), keys)
 
 
-def _relevance(how: str, old: Collection, new: Collection, queries: Mapping[Modality, Embeddings]) -> Relevance:
+def relevance_of(how: str, old: Collection, new: Collection, queries: Mapping[Modality, Embeddings]) -> Relevance:
     links = new.links or old.links
     kind, _, argument = how.partition(":")
     if kind == "auto":
@@ -228,9 +228,7 @@ def _relevance(how: str, old: Collection, new: Collection, queries: Mapping[Moda
     raise ConfigError(f"What is relevant must be auto, links, labels:COLUMN or qrels:FILE; found {how!r}.")
 
 
-def _restrict(
-    sets: Mapping[Modality, Embeddings], queries: Mapping[Modality, Embeddings]
-) -> dict[Modality, Embeddings]:
+def restrict(sets: Mapping[Modality, Embeddings], queries: Mapping[Modality, Embeddings]) -> dict[Modality, Embeddings]:
     """The old vectors of the queries, for the modalities where every query has one."""
     found: dict[Modality, Embeddings] = {}
     for modality, asked in queries.items():

@@ -29,7 +29,7 @@ def command(
     ] = False,
     exponent: Annotated[float, typer.Option(help="Exponent of Zipf traffic.", min=0.01, max=10.0)] = 1.0,
     relevant: Annotated[
-        str, typer.Option(help="What makes an answer right: auto, links, same-id, labels:COLUMN or qrels:FILE.")
+        str, typer.Option(help="What makes an answer right: auto, links, labels:COLUMN or qrels:FILE.")
     ] = "auto",
     links: LinksOption = None,
     old_space: OldSpaceOption = None,

@@ -139,7 +139,7 @@ class ContrastiveAdapter(Adapter):
 
 @dataclass(frozen=True)
 class Contrastive(Method):
-    """The contrastive bridge; every default is our choice, by the ablation in ``benchmarks/contrastive_ablation``.
+    """The contrastive bridge; every default is our choice, by the trials in ``benchmarks/LOG.md``.
 
     Attributes:
         label: weight a of the labels, 0 for none.

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from crossfade.embeddings.collection import Collection
 from crossfade.errors import EvaluationError
-from crossfade.judging import Judgement, _relevance, _restrict, _unseen
+from crossfade.judging import Judgement, relevance_of, restrict, unseen
 from crossfade.methods.base import Adapter
 from crossfade.spaces import Modality
 from crossfade.two_stage.evaluation import evaluate_two_stage
@@ -43,7 +43,7 @@ def judge_two_stage(
     judgement = judgement or Judgement()
     queries, left_out = dict(new.sets), 0
     if not judgement.all_queries:
-        queries, left_out = _unseen([adapter], new, old.links or new.links)
+        queries, left_out = unseen([adapter], new, old.links or new.links)
     renewed = [new.sets[m] for m, gallery in old.sets.items() if m in new.sets and _covers(new, old, m)]
     if not renewed:
         raise EvaluationError(
@@ -55,11 +55,11 @@ def judge_two_stage(
         queries=list(queries.values()),
         gallery=list(old.sets.values()),
         new_gallery=renewed,
-        relevant=_relevance(judgement.relevant, old, new, queries),
+        relevant=relevance_of(judgement.relevant, old, new, queries),
         sizes=sizes,
         level=judgement.level,
         seed=judgement.seed,
-        old_queries=list(_restrict(old.sets, queries).values()) or None,
+        old_queries=list(restrict(old.sets, queries).values()) or None,
         traffic=traffic,
         resamples=judgement.resamples,
     )
