@@ -348,4 +348,4 @@ def _require_torch() -> None:
         import accelerate  # noqa: F401
         import torch  # noqa: F401
     except ImportError as error:
-        raise MissingExtra("torch", extra="torch", feature="Fitting the contrastive bridge") from error
+        raise MissingExtra(error.name or "torch", extra="torch", feature="Fitting the contrastive bridge") from error
