@@ -88,28 +88,35 @@ def benchmarks_page() -> str:
     lines = [
         "# Benchmarks",
         "",
-        "Each is `python -m benchmarks.NAME.run`; `make bench` runs them all. The tables are the newest recorded runs.",
+        "Each is `python -m benchmarks.NAME.run`; `make bench` runs them all. Every table is from the newest recorded run "
+        "that has it.",
     ]
     for path in sorted((ROOT / "benchmarks").glob("*/result.json")):
         runs = json.loads(path.read_text(encoding="utf-8"))
-        run = runs[-1] if isinstance(runs, list) else runs
         readme = path.parent / "README.md"
-        lines += ["", f"## {path.parent.name}", ""]
+        lines += ["", f"## {path.parent.name}"]
         if readme.exists():
-            lines += [readme.read_text(encoding="utf-8").partition("\n")[2].strip(), ""]
-        if "processor" in run:
-            lines += [
-                f"*{run['date']}, {run['processor']}, {run['cores']} cores, NumPy {run['versions']['numpy']}.*",
-                "",
-            ]
-        shown = run.get("table") or run.get("results") or run.get("recalls") or {}
-        if isinstance(run.get("table"), dict):
-            for title, rows in shown.items():
-                lines += [f"**{title}**", "", *_table(rows), ""]
-            lines.pop()
-        else:
-            lines += _table(shown)
+            lines += ["", readme.read_text(encoding="utf-8").partition("\n")[2].strip()]
+        for run, tables in _newest(runs if isinstance(runs, list) else [runs]):
+            if "processor" in run:
+                made = f"{run['date']}, {run['processor']}, {run['cores']} cores, NumPy {run['versions']['numpy']}."
+                lines += ["", f"*{made}*"]
+            for title, rows in tables.items():
+                lines += ["", *([f"**{title}**", ""] if title else []), *_table(rows)]
     return "\n".join(lines) + "\n"
+
+
+def _newest(runs: list[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """The runs that a table is shown of, and these tables by title: each title of the newest run that has it."""
+    found: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    seen: set[str] = set()
+    for run in reversed(runs):
+        shown = run.get("table") or run.get("results") or run.get("recalls") or {}
+        tables = shown if isinstance(run.get("table"), dict) else {"": shown}
+        if kept := {title: rows for title, rows in tables.items() if title not in seen}:
+            found.append((run, kept))
+            seen |= kept.keys()
+    return found[::-1]
 
 
 def ablations_page() -> str:

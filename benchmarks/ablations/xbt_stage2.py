@@ -14,7 +14,7 @@ from benchmarks.ablations.dev import Dev
 from benchmarks.ablations.suite import Factor, Setting, Suite, Values, amount, option
 from benchmarks.flickr8k_upgrade.cache import code_of, digest
 from benchmarks.flickr8k_upgrade.heads import Lookup
-from benchmarks.flickr8k_upgrade.tuned import TARGETS
+from benchmarks.flickr8k_upgrade.tuned import PRECISION, TARGETS
 from crossfade.datasets.base import ImageItem, Link, TextItem
 from crossfade.encoders.towers.cached import CachedTower
 from crossfade.encoders.towers.sentence import SentenceTower
@@ -24,8 +24,8 @@ from crossfade.training.tuning import XBTTuning, run, task, tune_towers
 from crossfade.training.tuning.options import tuning_from_options
 from crossfade.training.tuning.samples import Samples
 
-BASE: Values = {"text_targets": TARGETS, "steps": 60, "batch": 64, "evaluate_every": 20}
-"""What is not as :class:`XBTTuning` has it: MiniLM's names of its layers, and 60 steps of 64 pairs."""
+BASE: Values = {"text_targets": TARGETS, "steps": 60, "batch": 64, "evaluate_every": 20, "precision": PRECISION}
+"""What is not as :class:`XBTTuning` has it: MiniLM's names of its layers, and 60 steps of 64 pairs in bfloat16."""
 
 PROMPTS = Factor(
     "LoRA and prompts",

@@ -25,7 +25,10 @@ from benchmarks.record import shared_data, write
 
 EPOCHS = 16
 SEEDS = 3
-"""A run that is recorded has at least so many."""
+"""A main part that is recorded has at least so many."""
+
+SWEPT = ("length", "weights")
+"""Parts whose upgrades stand in one table: how the verdict moves."""
 
 
 class Run:
@@ -76,18 +79,18 @@ class Run:
 
     def tables(self) -> dict[str, list[dict[str, Any]]]:
         """All tables that have a line, by title."""
-        main = {u: seeds for u, seeds in self.results.items() if PARTS[u.part].main}
-        swept = {u: seeds for u, seeds in self.results.items() if u.part in ("length", "weights")}
-        told = {u: seeds for u, seeds in self.results.items() if u not in swept and u.part != "modality"}
-        upgrades = {u: seeds for u, seeds in self.results.items() if u not in swept}
-        found = {
-            "Quality": tables.quality(upgrades),
-            "Differences": tables.comparisons(told),
-            "Bars": tables.bars(main),
-            "Length": tables.swept({u: s for u, s in swept.items() if u.part == "length"}),
-            "Weights": tables.swept({u: s for u, s in swept.items() if u.part == "weights"}),
-            "Sequences": tables.sequences(self.sequences),
-        }
+        found: dict[str, list[dict[str, Any]]] = {}
+        for upgrade, seeds in self.results.items():
+            if upgrade.part in SWEPT:
+                continue
+            found[f"{upgrade}: quality"] = tables.quality(seeds)
+            if upgrade.part != "modality":
+                found[f"{upgrade}: differences"] = tables.comparisons(seeds)
+            if PARTS[upgrade.part].main:
+                found[f"{upgrade}: bars"] = tables.bars(seeds)
+        for part in SWEPT:
+            found[part] = tables.swept({upgrade: s for upgrade, s in self.results.items() if upgrade.part == part})
+        found["sequence"] = tables.sequences(self.sequences)
         return {title: lines for title, lines in found.items() if lines}
 
     def values(self) -> dict[str, Any]:
@@ -119,7 +122,7 @@ def main() -> int:
     if options.quick:
         options.epochs, options.seeds = 1, options.seeds[:1]
     if options.write and partial(options):
-        parser.error(f"--write records whole runs; leave out {', '.join(partial(options))}")
+        parser.error(f"--write records whole parts; leave out {', '.join(partial(options))}")
     run = Run(options)
     for name in options.only:
         run.part(name)
@@ -132,19 +135,18 @@ def main() -> int:
     if options.write and run.skipped:
         print("not recorded, since parts were skipped")
     elif options.write:
-        names = ("seeds", "side_seeds", "epochs")
+        names = ("only", "data", "seeds", "side_seeds", "epochs")
         config = {name: getattr(options, name) for name in names}
         print(write(Path(__file__).parent, config, run.values(), table=found))
     return 0
 
 
 def partial(options: argparse.Namespace) -> list[str]:
-    """The options that leave something out of a run, so that it may not be recorded."""
+    """The options that leave something out of a part, so that it may not be recorded."""
+    main = any(PARTS[name].main for name in options.only)
     given: Iterable[tuple[str, bool]] = (
         ("--quick", options.quick),
-        ("--only", set(options.only) != set(PARTS)),
-        ("--data", set(options.data) != set(DATA)),
-        (f"--seeds with fewer than {SEEDS}", len(set(options.seeds)) < SEEDS),
+        (f"--seeds with fewer than {SEEDS}", main and len(set(options.seeds)) < SEEDS),
     )
     return [name for name, there in given if there]
 

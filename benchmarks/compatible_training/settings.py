@@ -116,7 +116,7 @@ def _network(backbone: str, *, dimension: int | None = None, **options: Any) -> 
     return NetworkConfig(backbone, options, dimension, ImageFormat(size=32))
 
 
-RESNET = _network("resnet14", width=16)
+RESNET = _network("resnet8", width=16)
 VIT = _network("vit_tiny", dimension=DIMENSION, patch=8)
 TEXT_DIMENSION = 384
 
@@ -131,7 +131,7 @@ SETTINGS = {
 SEQUENCE = (
     ("alexnet", Plan(_network("alexnet", dimension=DIMENSION, hidden=256), classes=0.4)),
     ("vgg11", Plan(_network("vgg11", dimension=DIMENSION, width=16), classes=0.6)),
-    ("resnet14", Plan(replace(RESNET, dimension=DIMENSION), classes=0.8)),
+    ("resnet8", Plan(replace(RESNET, dimension=DIMENSION), classes=0.8)),
     ("vit_tiny", Plan(VIT)),
 )
 """Name → model, the oldest first; each is trained against its predecessor."""
@@ -141,7 +141,7 @@ def smaller(plan: Plan) -> Plan:
     """The same for a quick look; nothing it gives means anything."""
     network = plan.network
     if network.backbone.startswith("resnet"):
-        network = replace(network, backbone="resnet8", options={"width": 8}, dimension=network.dimension)
+        network = replace(network, options={"width": 8}, dimension=network.dimension)
     return replace(plan, network=network)
 
 

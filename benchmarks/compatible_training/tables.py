@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.compatible_training.rows import METRICS, OLD_MODEL, Row, System
-from benchmarks.compatible_training.settings import BCT, BT2, INDEPENDENT, OCA
+from benchmarks.compatible_training.settings import BCT, BT2, INDEPENDENT, OCA, POST_HOC
 from crossfade.evaluation import Bootstrap, Estimate, SequenceEvaluation
 from crossfade.evaluation.verdicts import decide
 
@@ -55,55 +55,52 @@ Sequences = Mapping[tuple[str, int], SequenceEvaluation]
 Line = dict[str, Any]
 
 
-def quality(results: Results) -> list[Line]:
-    """A line for each upgrade and row: means over the seeds that have it, percent."""
+def quality(seeds: Seeds) -> list[Line]:
+    """A line for each row of an upgrade: means over the seeds that have it, percent."""
     lines = []
-    for upgrade, seeds in results.items():
-        for name in _names(seeds):
-            rows = [found[name] for found in seeds.values() if name in found]
-            own = [found[INDEPENDENT].dimension for found in seeds.values() if INDEPENDENT in found]
-            line: Line = {"upgrade": str(upgrade), "row": name}
-            for system, title in _titles(name).items():
-                for metric in METRICS:
-                    having = [float(r.systems[system][metric].mean()) for r in rows if system in r.systems]
-                    if having:
-                        line[f"{title} {metric}"] = f"{100 * mean(having):.1f}"
-            if name != OLD_MODEL:
-                line["extra dimensions"] = rows[0].dimension - own[0] if own else ""
-                line["trainings"] = rows[0].trainings
-            line["CPU-s"] = f"{mean(row.seconds for row in rows):,.0f}"
-            line["seeds"] = len(rows)
-            lines.append(line)
+    own = [found[INDEPENDENT].dimension for found in seeds.values() if INDEPENDENT in found]
+    for name in _names(seeds):
+        rows = [found[name] for found in seeds.values() if name in found]
+        line: Line = {"row": name}
+        for system, title in _titles(name).items():
+            for metric in METRICS:
+                having = [float(r.systems[system][metric].mean()) for r in rows if system in r.systems]
+                if having:
+                    line[f"{title} {metric}"] = f"{100 * mean(having):.1f}"
+        if name != OLD_MODEL:
+            line["extra dimensions"] = rows[0].dimension - own[0] if own else ""
+            line["trainings"] = rows[0].trainings
+        line["CPU-s"] = f"{mean(row.seconds for row in rows):,.0f}"
+        line["seeds"] = len(rows)
+        lines.append(line)
     return lines
 
 
-def comparisons(results: Results) -> list[Line]:
+def comparisons(seeds: Seeds) -> list[Line]:
     """Paired differences: of each row's new/old to old/old, to BCT's, and of its new/new to the independent model's."""
     lines = []
-    for upgrade, seeds in results.items():
-        for name in _names(seeds):
-            if name == OLD_MODEL:
-                continue
-            pairs: list[tuple[str, System, str, System]] = [("cross − old/old", "new/old", OLD_MODEL, "new/new")]
-            if name in (OCA, BT2):
-                pairs.append((f"cross − {BCT} cross", "new/old", BCT, "new/old"))
-            if name != INDEPENDENT:
-                pairs.append(("self − independent self", "new/new", INDEPENDENT, "new/new"))
-            for title, system, other, others in pairs:
-                for metric in (DECIDES, "CMC@1"):
-                    line: Line = {"upgrade": str(upgrade), "row": name, "difference": title, "metric": metric}
-                    each = {
-                        seed: _between({seed: found}, name, system, other, others, metric)
-                        for seed, found in seeds.items()
-                    }
-                    line |= {f"seed {seed}": _points(one) for seed, one in each.items() if one is not None}
-                    whole = _between(seeds, name, system, other, others, metric)
-                    if whole is None:
-                        continue
-                    line["all seeds"] = _points(whole)
-                    if other == OLD_MODEL and metric == DECIDES:
-                        line["verdicts"] = ", ".join(sorted({verdict(found, name) for found in _having(seeds, name)}))
-                    lines.append(line)
+    for name in _names(seeds):
+        if name == OLD_MODEL:
+            continue
+        pairs: list[tuple[str, System, str, System]] = [("cross − old/old", "new/old", OLD_MODEL, "new/new")]
+        if name in (OCA, BT2):
+            pairs.append((f"cross − {BCT} cross", "new/old", BCT, "new/old"))
+        if name not in (INDEPENDENT, *POST_HOC):
+            pairs.append(("self − independent self", "new/new", INDEPENDENT, "new/new"))
+        for title, system, other, others in pairs:
+            for metric in (DECIDES, "CMC@1"):
+                line: Line = {"row": name, "difference": title, "metric": metric}
+                each = {
+                    seed: _between({seed: found}, name, system, other, others, metric) for seed, found in seeds.items()
+                }
+                line |= {f"seed {seed}": _points(one) for seed, one in each.items() if one is not None}
+                whole = _between(seeds, name, system, other, others, metric)
+                if whole is None:
+                    continue
+                line["all seeds"] = _points(whole)
+                if other == OLD_MODEL and metric == DECIDES:
+                    line["verdicts"] = ", ".join(sorted({verdict(found, name) for found in _having(seeds, name)}))
+                lines.append(line)
     return lines
 
 
@@ -128,28 +125,27 @@ def swept(results: Results) -> list[Line]:
     return lines
 
 
-def bars(results: Results) -> list[Line]:
-    """What the main upgrades must show, what they show, and whether that is enough."""
+def bars(seeds: Seeds) -> list[Line]:
+    """What the main upgrades must show, what one shows, and whether that is enough."""
     lines: list[Line] = []
-    for upgrade, seeds in results.items():
 
-        def add(bar: str, shown: str, met: bool, upgrade: Upgrade = upgrade) -> None:
-            lines.append({"upgrade": str(upgrade), "bar": bar, "measured": shown, "met": "met" if met else "missed"})
+    def add(bar: str, shown: str, *, met: bool) -> None:
+        lines.append({"bar": bar, "measured": shown, "met": "met" if met else "missed"})
 
-        for name in (BT2, OCA):
-            rows = _having(seeds, name)
-            whole = _between(seeds, name, "new/old", OLD_MODEL, "new/new", DECIDES)
-            if whole is not None:
-                told = {verdict(found, name) for found in rows}
-                bar = f"{name} is compatible with every seed, its interval above zero"
-                add(bar, f"{', '.join(sorted(told))}; {_points(whole)}", told == {"compatible"} and whole.low > 0.0)
-            above = _between(seeds, name, "new/old", BCT, "new/old", DECIDES)
-            if above is not None:
-                add(f"{name} cross − {BCT} cross: above zero with its interval", _points(above), above.low > 0.0)
-            lost = _between(seeds, name, "new/new", INDEPENDENT, "new/new", DECIDES)
-            if lost is not None:
-                bar = f"{name} self − independent self: at least {100 * SELF_BOUND:.0f} point of mAP"
-                add(bar, _points(lost), lost.value >= SELF_BOUND)
+    for name in (BT2, OCA):
+        rows = _having(seeds, name)
+        whole = _between(seeds, name, "new/old", OLD_MODEL, "new/new", DECIDES)
+        if whole is not None:
+            told = {verdict(found, name) for found in rows}
+            bar = f"{name} is compatible with every seed, its interval above zero"
+            add(bar, f"{', '.join(sorted(told))}; {_points(whole)}", met=told == {"compatible"} and whole.low > 0.0)
+        above = _between(seeds, name, "new/old", BCT, "new/old", DECIDES)
+        if above is not None:
+            add(f"{name} cross − {BCT} cross: above zero with its interval", _points(above), met=above.low > 0.0)
+        lost = _between(seeds, name, "new/new", INDEPENDENT, "new/new", DECIDES)
+        if lost is not None:
+            bar = f"{name} self − independent self: at least {100 * SELF_BOUND:.0f} point of mAP"
+            add(bar, _points(lost), met=lost.value >= SELF_BOUND)
     return lines
 
 

@@ -216,9 +216,14 @@ def _verdict(verdict: Any) -> dict[str, Any]:
 
 
 def _files(method: Method) -> list[ModuleType]:
-    """The modules that hold a method: its own, its training task's where there is one, and its base's."""
-    own = type(method).__module__
-    names = [own, *([f"{own}_task"] if find_spec(f"{own}_task") else [])]
+    """The modules that hold a method: its own, its training task's, and those of the package that they are built from."""
+    names = {type(method).__module__}
     if isinstance(method, Slerp):
-        names += ["crossfade.methods.interpolation", cf.METHODS[method.base].__module__]
-    return [import_module(name) for name in names]
+        names.add(cf.METHODS[method.base].__module__)
+    names |= {task for name in names if find_spec(task := f"{name}_task")}
+    found: dict[str, ModuleType] = {}
+    while names:
+        found |= {name: import_module(name) for name in names}
+        used = {getattr(value, "__module__", None) for name in names for value in vars(found[name]).values()}
+        names = {name for name in used if isinstance(name, str) and name.startswith("crossfade.methods.")} - {*found}
+    return [found[name] for name in sorted(found)]

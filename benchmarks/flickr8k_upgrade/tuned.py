@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import crossfade as cf
 from benchmarks.flickr8k_upgrade.cache import code_of, digest
@@ -19,6 +19,9 @@ from crossfade.training.tuning.samples import Samples
 
 TARGETS = ("query", "value")
 """MiniLM's names for what ``q_proj`` and ``v_proj`` are elsewhere."""
+
+PRECISION: Literal["bfloat16"] = "bfloat16"
+"""Of MiniLM's forward pass while it is tuned."""
 
 CHECKPOINT_EVERY = 20
 
@@ -37,7 +40,7 @@ def tuned(upgrade: Upgrade, adapter: Adapter, *, train_projection: bool) -> list
     made = adapter.provenance
     assert made is not None
     steps = upgrade.place.effort.tuning_steps
-    training = replace(XBTTuning().training, steps=steps, checkpoint_every=CHECKPOINT_EVERY)
+    training = replace(XBTTuning().training, steps=steps, precision=PRECISION, checkpoint_every=CHECKPOINT_EVERY)
     config = XBTTuning(tuning=Tuning(text_targets=TARGETS), train_projection=train_projection, training=training)
     samples = _samples(upgrade)
     key = {

@@ -10,11 +10,12 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from crossfade.backbones.images import ImageFormat
 from crossfade.errors import ConfigError
 
-__all__ = ["Backbone", "Factory", "initialised", "kaiming", "options_of"]
+__all__ = ["Backbone", "Factory", "averaged", "initialised", "kaiming", "options_of"]
 
 Options = TypeVar("Options")
 
@@ -109,6 +110,14 @@ def kaiming(module: nn.Module) -> None:
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+def averaged(x: torch.Tensor) -> torch.Tensor:
+    """The mean over all positions: [n, channels] of [n, channels, h, w].
+
+    ``mean`` would do, but its gradient comes in another order in memory than the features of channels-last images have.
+    """
+    return functional.adaptive_avg_pool2d(x, 1).flatten(1)
 
 
 def options_of(kind: type[Options], given: Mapping[str, Any], *, name: str) -> Options:

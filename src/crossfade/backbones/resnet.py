@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from crossfade.backbones.base import Backbone, initialised, kaiming
+from crossfade.backbones.base import Backbone, averaged, initialised, kaiming
 from crossfade.backbones.images import ImageFormat
 from crossfade.errors import ConfigError
 
@@ -103,8 +103,7 @@ class CifarResNet(Backbone):
 
     def network(self, images: torch.Tensor) -> torch.Tensor:
         """See :meth:`Backbone.network`."""
-        features: torch.Tensor = self.stages(self.stem(images)).mean(dim=(2, 3))
-        return features
+        return averaged(self.stages(self.stem(images)))
 
 
 @final
@@ -143,8 +142,7 @@ class ResNet(Backbone):
 
     def network(self, images: torch.Tensor) -> torch.Tensor:
         """See :meth:`Backbone.network`."""
-        features: torch.Tensor = self.stages(self.stem(images)).mean(dim=(2, 3))
-        return features
+        return averaged(self.stages(self.stem(images)))
 
 
 class _Block(nn.Module):
@@ -167,7 +165,8 @@ class _Subsampled(nn.Module):
         self.added, self.stride = added, stride
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.added))
+        pixels = functional.avg_pool2d(x, 1, self.stride)  # windows of one pixel; slices would lose the order in memory
+        return functional.pad(pixels, (0, 0, 0, 0, 0, self.added))
 
 
 def _basic(below: int, above: int, stride: int) -> nn.Sequential:

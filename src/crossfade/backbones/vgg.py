@@ -14,7 +14,7 @@ from typing import final
 import torch
 from torch import nn
 
-from crossfade.backbones.base import Backbone, initialised, kaiming
+from crossfade.backbones.base import Backbone, averaged, initialised, kaiming
 from crossfade.backbones.images import ImageFormat
 from crossfade.errors import ConfigError
 
@@ -78,5 +78,4 @@ class VGG(Backbone):
 
     def network(self, images: torch.Tensor) -> torch.Tensor:
         """See :meth:`Backbone.network`."""
-        features: torch.Tensor = self.convolutions(images).mean(dim=(2, 3))
-        return features
+        return averaged(self.convolutions(images))

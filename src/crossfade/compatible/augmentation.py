@@ -158,8 +158,11 @@ class ImageInputs:
         return self._enlarged(self._normalised(_cut(padded, top, left, flip, side)))
 
     def _normalised(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(x / 255 − mean) / std as [n, 3, h, w] of uint8 [n, h, w, 3]."""
-        values = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+        """(x / 255 − mean) / std as [n, 3, h, w] of uint8 [n, h, w, 3].
+
+        In memory the channels stay last, in which order convolutions are faster on CPUs and GPUs alike.
+        """
+        values = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.channels_last)
         scale, shift = (one.to(pixels.device)[:, None, None] for one in (self._scale, self._shift))
         return values.mul_(scale).add_(shift)
 

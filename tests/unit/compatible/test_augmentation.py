@@ -163,7 +163,7 @@ class TestPlain:
         expected = (pixels.numpy() / 255 - np.asarray(mean)) / np.asarray(std)
         for made in (make.plain(pixels), make.augmented(pixels, NUMBERS, 2)):
             assert made.dtype == torch.float32
-            assert made.is_contiguous()
+            assert made.is_contiguous(memory_format=torch.channels_last)
             np.testing.assert_allclose(made.numpy().transpose(0, 2, 3, 1), expected, atol=1e-5)
 
     def test_the_centre_of_larger_images(self) -> None:
