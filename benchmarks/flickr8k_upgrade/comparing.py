@@ -12,10 +12,15 @@ RESAMPLES = 10_000
 LEVEL = 0.95
 
 
-def per_image(ranks: Mapping[str, np.ndarray], owners: np.ndarray, *, depth: int) -> np.ndarray:
-    """The share in R@depth of each image and its captions, both directions averaged: [images].
+DIRECTIONS = ("image→text", "text→image")
 
-    With hits h of image i, and of its captions c::
+
+def per_image(
+    ranks: Mapping[str, np.ndarray], owners: np.ndarray, *, depth: int, directions: Sequence[str] = DIRECTIONS
+) -> np.ndarray:
+    """The share in R@depth of each image and its captions, the directions averaged: [images].
+
+    In both, with hits h of image i, and of its captions c::
 
         v_i = ½ (h_i + mean over c of h_c),   mean over i of v_i = ½ (R@K image→text + R@K text→image)
 
@@ -23,15 +28,17 @@ def per_image(ranks: Mapping[str, np.ndarray], owners: np.ndarray, *, depth: int
         ranks: direction → rank of the first right answer.
         owners: the image of each caption, by row.
         depth: K.
+        directions: one or both.
 
     Raises:
         ValueError: images have different numbers of captions, and the second equation does not hold.
     """
-    image, text = ((ranks[name] <= depth).astype(np.float64) for name in ("image→text", "text→image"))
+    image, text = ((ranks[name] <= depth).astype(np.float64) for name in DIRECTIONS)
     counts = np.bincount(owners, minlength=len(image))
     if len(np.unique(counts)) != 1 or counts[0] == 0:
         raise ValueError(f"Every test image must have equally many captions; found {sorted(set(counts.tolist()))}.")
-    values: np.ndarray = (image + np.bincount(owners, weights=text, minlength=len(image)) / counts) / 2
+    each = dict(zip(DIRECTIONS, (image, np.bincount(owners, weights=text, minlength=len(image)) / counts), strict=True))
+    values: np.ndarray = np.mean([each[name] for name in directions], axis=0)
     return values
 
 

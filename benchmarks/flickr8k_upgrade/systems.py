@@ -14,6 +14,7 @@ import numpy as np
 
 import crossfade as cf
 from benchmarks.flickr8k_upgrade.cache import code_of, digest
+from benchmarks.flickr8k_upgrade.comparing import DIRECTIONS
 from benchmarks.flickr8k_upgrade.tuned import tuned
 from benchmarks.flickr8k_upgrade.upgrade import Upgrade
 from crossfade.evaluation import CSLS, Correction, measure
@@ -22,7 +23,6 @@ from crossfade.methods.slerp import Slerp, SlerpAdapter
 from crossfade.two_stage import TwoStageEvaluation, evaluate_two_stage
 
 GROUPS = ("maps", "xbt", "tuned", "bridge", "hybrid", "two-stage", "hubness")
-DIRECTIONS = ("image→text", "text→image")
 SIZES = (20, 50, 100, 200)
 
 OLD, NEW = "old/old", "new/new"
