@@ -65,7 +65,6 @@ FACTORS = (
     option("rank", 4, 8, 16),
     option("learning_rate", 5e-4, 2e-3),
     amount("images with captions", "images", 250, 500, 1000),
-    option("steps", 30, 60, 120),
 )
 
 

@@ -51,7 +51,7 @@ def opened(name: str, folder: Path | None, *, quick: bool) -> Images:
     if name == GLYPHS:
         count = 20 if quick else CHARACTERS
         train, test = (Glyphs(split, characters=count, size=SIZE) for split in ("train", "unseen-faces"))
-        return Images(name, train, test, "glyphs", 3, f"{count} characters")
+        return Images(name, train, test, "glyphs", 2, f"{count} characters")
     if folder is None:
         raise FileNotFoundError(f"The natural images must stand beside the project; found no folder {FOLDER}.")
     natural, held = (LabelledParquet(folder / f"{part}.parquet") for part in ("train", "val"))

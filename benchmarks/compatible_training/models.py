@@ -28,7 +28,10 @@ from crossfade.encoding import encode
 
 __all__ = ["Model", "Named", "Place", "default_folder", "named_classes"]
 
-CHECKPOINT_EVERY = 200
+BATCH, LEARNING_RATE = 64, 3e-3
+"""Our choice for few epochs, by the training loss of the independent model."""
+
+CHECKPOINT_EVERY = 400
 """Steps: at most so many are lost by a kill."""
 
 
@@ -85,10 +88,12 @@ class Place:
     epochs: int
 
     def config(self, plan: Plan) -> CompatibleConfig:
-        """BT²'s course, shortened."""
+        """BT²'s course, shortened, and faster for it."""
         course = replace(
             AUTHORS,
             epochs=self.epochs * self.images.passes,
+            batch=BATCH,
+            learning_rate=LEARNING_RATE,
             precision="bfloat16",
             checkpoint_every=CHECKPOINT_EVERY,
         )

@@ -56,10 +56,10 @@ RECIPES = {
     for recipe in (
         Recipe(INDEPENDENT, "independent"),
         Recipe(BCT, "bct"),
-        Recipe("LCE", "lce"),
-        Recipe("RACT", "ract"),
         Recipe(OCA, "oca"),
         Recipe(BT2, "bt2"),
+        Recipe("LCE", "lce"),
+        Recipe("RACT", "ract"),
     )
 }
 """Trained on labelled images, each with its own defaults."""
