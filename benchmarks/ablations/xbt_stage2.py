@@ -33,7 +33,6 @@ PROMPTS = Factor(
         Setting("LoRA"),
         Setting("8 prompts, no LoRA", {"text_targets": (), "text_prompts": 8}),
         Setting("LoRA and 8 prompts", {"text_prompts": 8}),
-        Setting("LoRA and 16 prompts", {"text_prompts": 16}),
     ),
 )
 
@@ -63,8 +62,7 @@ FACTORS = (
     AMOUNTS,
     PROMPTS,
     option("rank", 4, 8, 16),
-    option("learning_rate", 5e-4, 2e-3),
-    amount("images with captions", "images", 250, 500, 1000),
+    amount("images with captions", "images", 250, 1000),
 )
 
 

@@ -24,12 +24,13 @@ import numpy as np
 import numpy.typing as npt
 
 from crossfade.encoders.base import Encoder, Role
+from crossfade.encoders.saved import has_format, read_tensors, refuse_unsafe
 from crossfade.encoders.torch_runtime import forward, to_unit_rows
 from crossfade.encoders.towers.tuning import Tuning
 from crossfade.encoders.transformers_dual import TransformersDualEncoder
 from crossfade.encoders.vectors import no_rows
-from crossfade.errors import ConfigError, EncoderError, FormatError, UnsafeFormat
-from crossfade.files import atomic_folder, read_json, read_npy, write_json, write_npy
+from crossfade.errors import ConfigError, EncoderError, FormatError
+from crossfade.files import atomic_folder, read_npy, write_json, write_npy
 from crossfade.spaces import MODALITIES, Modality, Space, require_same
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ class TunedEncoder(Encoder):
 
         folder = Path(path)
         config = read_config(folder, kind="tuned encoder", format_=FORMAT, version=FORMAT_VERSION)
-        _refuse_unsafe(folder)
+        refuse_unsafe(folder, what="A tuned encoder")
         try:
             source, target = Space.from_dict(config["source"]), Space.from_dict(config["target"])
             location, summary = dict(config["base"]), dict(config["summary"])
@@ -183,9 +184,9 @@ class TunedEncoder(Encoder):
         towers = TunedTowers(dual_towers(encoder), tuning)
         towers.to(encoder.device)
         for lora in towers.loras:
-            lora.load(_tensors(folder / LORA_TENSORS))
+            lora.load(read_tensors(folder / LORA_TENSORS))
         if towers.prompts():
-            towers.load_prompts(_tensors(folder / PROMPTS))
+            towers.load_prompts(read_tensors(folder / PROMPTS))
         fitted_on = np.array(read_npy(folder / FITTED_ON, memory_map=False), dtype=np.uint64)
         return cls(encoder, adapter, towers, summary=summary, fitted_on=fitted_on)
 
@@ -219,11 +220,7 @@ class TunedEncoder(Encoder):
 
 def is_tuned_encoder(path: str | Path) -> bool:
     """Whether a folder holds a tuned encoder, of whatever version."""
-    config = Path(path) / CONFIG
-    if not config.is_file():
-        return False
-    found = read_json(config)
-    return isinstance(found, dict) and found.get("format") == FORMAT
+    return has_format(path, FORMAT)
 
 
 def _location(encoder: TransformersDualEncoder) -> dict[str, str]:
@@ -251,33 +248,6 @@ def _base(
     if not isinstance(encoder, TransformersDualEncoder):
         raise EncoderError(f"The base of a tuned encoder must be a dual encoder; {name} is a {type(encoder).__name__}.")
     return encoder
-
-
-def _refuse_unsafe(folder: Path) -> None:
-    from crossfade.artifacts import UNSAFE
-
-    unsafe = sorted(file for file in folder.rglob("*") if file.suffix in UNSAFE)
-    if unsafe:
-        raise UnsafeFormat(
-            f"{unsafe[0]} would need pickle to be read, which can run any code. A tuned encoder is safetensors only: "
-            "copy the folder again from where it was made."
-        )
-
-
-def _tensors(path: Path) -> dict[str, Any]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if not path.is_file():
-        raise FormatError(f"{path} is missing. Copy the folder again.")
-    try:
-        tensors: dict[str, Any] = load_file(path)
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise FormatError(f"{path} cannot be read ({error}). It may be truncated: copy it again.") from error
-    for name, tensor in tensors.items():
-        if not bool(tensor.isfinite().all()):
-            raise FormatError(f"The tensor {name!r} of {path} must be finite numbers. Copy it again.")
-    return tensors
 
 
 def _card(encoder: TunedEncoder) -> str:
