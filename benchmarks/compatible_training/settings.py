@@ -59,7 +59,6 @@ RECIPES = {
         Recipe(OCA, "oca"),
         Recipe(BT2, "bt2"),
         Recipe("LCE", "lce"),
-        Recipe("RACT", "ract"),
     )
 }
 """Trained on labelled images, each with its own defaults."""
