@@ -33,7 +33,7 @@ __all__ = [
 
 INDEPENDENT, BCT, BT2, OCA = "independent", "BCT", "BT²", "OCA"
 OCA_STRONG = f"{OCA}, influence × 4"
-"""One of :func:`varied`: with few epochs the authors' weights leave OCA's prefix too little."""
+"""One of :func:`varied`; it was taken into the part ``classes`` when OCA's own weights had missed bars there."""
 
 FACTORS = (("0", 0.0), ("¼", 0.25), ("4", 4.0))
 LENGTHS = (8, 16, 30)

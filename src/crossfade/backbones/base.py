@@ -115,9 +115,9 @@ def kaiming(module: nn.Module) -> None:
 def averaged(x: torch.Tensor) -> torch.Tensor:
     """The mean over all positions: [n, channels] of [n, channels, h, w].
 
-    ``mean`` would do, but its gradient comes in another order in memory than the features of channels-last images have.
+    ``mean`` and adaptive pooling would do, but their gradient comes channels first in memory, also for channels-last x.
     """
-    return functional.adaptive_avg_pool2d(x, 1).flatten(1)
+    return functional.avg_pool2d(x, x.shape[-2:]).flatten(1)
 
 
 def options_of(kind: type[Options], given: Mapping[str, Any], *, name: str) -> Options:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,7 +14,7 @@ import typer
 if TYPE_CHECKING:
     from crossfade.evaluation.result import Outcome
 
-__all__ = ["EXIT_CODES", "JsonFlag", "print_json", "print_rows"]
+__all__ = ["EXIT_CODES", "JsonFlag", "print_json", "print_rows", "resumable"]
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
@@ -29,3 +32,13 @@ def print_rows(rows: Mapping[str, object]) -> None:
     width = max((len(name) for name in rows), default=0)
     for name, value in rows.items():
         typer.echo(f"{name:<{width}}  {value}")
+
+
+@contextmanager
+def resumable(folder: Path) -> Iterator[None]:
+    """Say on stderr, when ctrl-C stops the block, how to go on with what is in ``folder``."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"The same command with --resume goes on; what is done is in {folder}.", file=sys.stderr)
+        raise

@@ -169,3 +169,20 @@ def test_what_does_not_fit_is_refused() -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             build_backbone(name, options=options)
+
+
+@pytest.mark.parametrize("name", ["resnet8", "resnet18", "vgg11"])
+def test_channels_last_images_stay_so_in_every_layer_both_ways(name: str) -> None:
+    network = build_backbone(name, images=ImageFormat(size=32), options={"width": 8}, seed=0)
+    orders: list[bool] = []
+
+    def look(_: nn.Module, __: object, features: torch.Tensor) -> None:
+        if features.ndim == 4:
+            features.register_hook(lambda found: orders.append(found.is_contiguous(memory_format=torch.channels_last)))
+            orders.append(features.is_contiguous(memory_format=torch.channels_last))
+
+    for layer in network.modules():
+        layer.register_forward_hook(look)
+    network(pictures().to(memory_format=torch.channels_last)).square().sum().backward()
+    assert len(orders) > 20
+    assert all(orders)

@@ -15,6 +15,7 @@ from command import run_apart as run
 from upgrades import Upgrade, make_upgrade
 
 import crossfade as cf
+from crossfade.cli.output import resumable
 from crossfade.embeddings.collection import write_links
 from crossfade.embeddings.core import item_keys
 
@@ -259,3 +260,9 @@ def test_logged_queries_are_fitted_on_and_told(upgrade: Upgrade, tmp_path: Path)
     assert "the 800 queries were left aside" in aside.replace("\n", " ")
     wrong = run("fit", *sides[:4], "--queries", upgrade.old_folder, "--out", tmp_path / "c", code=3).stderr
     assert "The queries" in wrong
+
+
+def test_ctrl_c_in_a_resumable_command_says_how_to_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(KeyboardInterrupt), resumable(tmp_path):
+        raise KeyboardInterrupt
+    assert capsys.readouterr().err == f"The same command with --resume goes on; what is done is in {tmp_path}.\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from crossfade.cli.options import DeviceOption
-from crossfade.cli.output import JsonFlag, print_json
+from crossfade.cli.output import JsonFlag, print_json, resumable
 from crossfade.cli.reproduce.wants import leave_for_want
 
 __all__ = ["DESCRIPTIONS", "command_of"]
@@ -68,7 +67,7 @@ def command_of(recipe: str) -> Callable[..., None]:
         lacks = missing_images(recipe_of(recipe, scale=scale, data=data, device=device, changes=changes), data, place)
         if lacks:
             leave_for_want(lacks)
-        try:
+        with resumable(place):
             result = reproduce_compatible(
                 recipe,
                 data=data,
@@ -81,9 +80,6 @@ def command_of(recipe: str) -> Callable[..., None]:
                 resume=resume,
                 progress=True,
             )
-        except KeyboardInterrupt:
-            print(f"The same command with --resume goes on; what is done is in {place}.", file=sys.stderr)
-            raise
         if json_:
             print_json(result.to_dict())
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from crossfade.cli.options import DeviceOption, SeedOption
-from crossfade.cli.output import JsonFlag, print_json, print_rows
+from crossfade.cli.output import JsonFlag, print_json, print_rows, resumable
 
 if TYPE_CHECKING:
     from crossfade.compatible.run import CompatibleTraining, Model
@@ -108,7 +107,7 @@ def command_of(method: str) -> Callable[..., None]:
             images,
             held_out,
         )
-        try:
+        with resumable(out):
             result = train_compatible(
                 out,
                 method=method_from_options(method, dict(parse_option(option) for option in options or ())),
@@ -124,9 +123,6 @@ def command_of(method: str) -> Callable[..., None]:
                 resume=resume,
                 pixels=pixels,
             )
-        except KeyboardInterrupt:
-            print(f"The same command with --resume goes on; what is done is in {out}.", file=sys.stderr)
-            raise
         if json_:
             print_json(result.to_dict())
         else:

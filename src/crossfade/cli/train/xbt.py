@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from crossfade.cli.options import DeviceOption, SeedOption, StageOneOption, StageTwoOption, xbt_stages
-from crossfade.cli.output import JsonFlag, print_json, print_rows
+from crossfade.cli.output import JsonFlag, print_json, print_rows, resumable
 
 if TYPE_CHECKING:
     from crossfade.training.xbt import XBTTraining
@@ -55,7 +54,7 @@ def command(
     from crossfade.training.xbt import TextSide, train_xbt
 
     method, tuning = xbt_stages(options, tune)
-    try:
+    with resumable(out):
         result = train_xbt(
             out,
             old=TextSide(old, old_texts),
@@ -72,9 +71,6 @@ def command(
             checkpoint_every=checkpoint_every,
             progress=True,
         )
-    except KeyboardInterrupt:
-        print(f"The same command with --resume goes on; what is done is in {out}.", file=sys.stderr)
-        raise
     if json_:
         print_json(result.to_dict())
     else:

@@ -81,8 +81,7 @@ class Small:
 
 
 SMALL_ON_CPU = Small(32, 100, {"glyphs": 40, "cifar100": 6, "imagenet": 6})
-"""A step of width 32 took 0.64 s on one thread of a busy Xeon, and one of width 64 took 2.1 s; in bfloat16, which that
-processor multiplies in hardware (AMX), both took half as long."""
+"""A step of width 32 took 0.26 s on two cores of a Xeon, and BT²'s four trainings on glyphs 10 minutes."""
 
 SMALL_ON_GPU = Small(64, 500, {"glyphs": 40, "cifar100": 30, "imagenet": 30})
 
