@@ -28,7 +28,7 @@ from crossfade.encoding import encode
 
 __all__ = ["Model", "Named", "Place", "default_folder", "named_classes"]
 
-BATCH, LEARNING_RATE = 64, 3e-3
+BATCH = 64
 """Our choice for few epochs, by the training loss of the independent model."""
 
 CHECKPOINT_EVERY = 400
@@ -93,7 +93,7 @@ class Place:
             AUTHORS,
             epochs=self.epochs * self.images.passes,
             batch=BATCH,
-            learning_rate=LEARNING_RATE,
+            learning_rate=plan.learning_rate,
             precision="bfloat16",
             checkpoint_every=CHECKPOINT_EVERY,
         )

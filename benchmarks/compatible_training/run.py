@@ -59,7 +59,8 @@ class Run:
 
     def _seed(self, name: str, data: str, epochs: int, seed: int) -> None:
         options, part = self.options, PARTS[name]
-        place = Place(options.cache / ("quick" if options.quick else "full"), self._images(data), epochs)
+        images = self._images(data).tuning() if part.tuning else self._images(data)
+        place = Place(options.cache / ("quick" if options.quick else "full"), images, epochs)
         upgrade = tables.Upgrade(name, data, epochs)
         print(f"{upgrade}, seed {seed}", file=sys.stderr, flush=True)
         if not part.setting:

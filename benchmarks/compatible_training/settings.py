@@ -36,7 +36,10 @@ OCA_STRONG = f"{OCA}, influence × 4"
 """One of :func:`varied`; it was taken into the part ``classes`` when OCA's own weights had missed bars there."""
 
 FACTORS = (("0", 0.0), ("¼", 0.25), ("4", 4.0))
+"""What a weight is multiplied by; 0 only where the influence loss still ties the models."""
 LENGTHS = (8, 16, 30)
+LEARNING_RATE, TRANSFORMERS_RATE = 3e-3, 1e-3
+"""Our choice for few epochs, by the training loss of the independent model."""
 DIMENSION = 64
 
 
@@ -79,10 +82,10 @@ WEIGHTS = {
 
 
 def varied() -> Iterator[Recipe]:
-    """Each weight in turn at 0, a quarter and four times its default."""
+    """Each weight in turn at a quarter and four times its default, and at 0 where the influence loss remains."""
     for row, weights in WEIGHTS.items():
         for weight, default in weights.items():
-            for written, factor in FACTORS:
+            for written, factor in FACTORS[weight == "influence" :]:
                 name = f"{row}, {weight} × {written}"
                 yield Recipe(name, RECIPES[row].method, {weight: factor * default})
 
@@ -95,11 +98,13 @@ class Plan:
         network: backbone and dimension.
         classes: the share of the classes it sees, the first ones.
         images: the share of each class's images it sees.
+        learning_rate: of its course.
     """
 
     network: NetworkConfig
     classes: float = 1.0
     images: float = 1.0
+    learning_rate: float = LEARNING_RATE
 
 
 @dataclass(frozen=True)
@@ -120,13 +125,13 @@ def _network(backbone: str, *, dimension: int | None = None, **options: Any) -> 
 
 
 RESNET = _network("resnet8", width=16)
-VIT = _network("vit_tiny", dimension=DIMENSION, patch=8)
+VIT = Plan(_network("vit_tiny", dimension=DIMENSION, patch=8, depth=4), learning_rate=TRANSFORMERS_RATE)
 TEXT_DIMENSION = 384
 
 SETTINGS = {
     "classes": Setting(Plan(RESNET), Plan(RESNET, classes=0.5)),
     "more-data": Setting(Plan(RESNET), Plan(RESNET, images=0.3)),
-    "architecture": Setting(Plan(VIT), Plan(RESNET, classes=0.5)),
+    "architecture": Setting(VIT, Plan(RESNET, classes=0.5)),
     "modality": Setting(Plan(replace(RESNET, dimension=TEXT_DIMENSION)), None),
 }
 """The settings of the BT² paper, at a size that two processor cores can train."""
@@ -135,7 +140,7 @@ SEQUENCE = (
     ("alexnet", Plan(_network("alexnet", dimension=DIMENSION, hidden=256), classes=0.4)),
     ("vgg11", Plan(_network("vgg11", dimension=DIMENSION, width=16), classes=0.6)),
     ("resnet8", Plan(replace(RESNET, dimension=DIMENSION), classes=0.8)),
-    ("vit_tiny", Plan(VIT)),
+    ("vit_tiny", VIT),
 )
 """Name → model, the oldest first; each is trained against its predecessor."""
 
@@ -157,6 +162,7 @@ class Part:
         data: data sets.
         rows: of :data:`RECIPES` and :data:`POST_HOC`, or those of :func:`varied`.
         lengths: epochs; empty: the command line's.
+        tuning: whether a part of the training images stands for the test images, to choose by.
         main: whether it is run with every seed; the others are with ``--side-seeds``.
     """
 
@@ -164,11 +170,13 @@ class Part:
     data: tuple[str, ...]
     rows: tuple[str, ...]
     lengths: tuple[int, ...] = ()
+    tuning: bool = False
     main: bool = False
 
 
 EVERY = (*RECIPES, OCA_STRONG, *POST_HOC)
 FEW = (INDEPENDENT, BCT, OCA, BT2)
+VARIED = (*FEW, *(recipe.name for recipe in varied()))
 
 PARTS = {
     "classes": Part("classes", (NATURAL, GLYPHS), EVERY, main=True),
@@ -176,6 +184,6 @@ PARTS = {
     "architecture": Part("architecture", (NATURAL,), (*FEW, *POST_HOC)),
     "modality": Part("modality", (NATURAL,), (*FEW, *POST_HOC)),
     "sequence": Part("", (NATURAL,), (OCA, BT2)),
-    "length": Part("classes", (NATURAL,), FEW, lengths=LENGTHS),
-    "weights": Part("classes", (NATURAL,), (*FEW, *(recipe.name for recipe in varied())), lengths=LENGTHS[:1]),
+    "length": Part("classes", (NATURAL, GLYPHS), FEW, lengths=LENGTHS),
+    "weights": Part("classes", (NATURAL, GLYPHS), VARIED, lengths=LENGTHS[:1], tuning=True),
 }

@@ -2,7 +2,7 @@
 
 An image becomes patches, each a token of ``width`` numbers; to a class token before them and a learned position on each::
 
-    x ← x + Attention(LayerNorm(x)),  x ← x + MLP(LayerNorm(x))            12 times
+    x ← x + Attention(LayerNorm(x)),  x ← x + MLP(LayerNorm(x))            depth times
     feature = LayerNorm(x)[class token]                                    pool cls, the paper's
     feature = mean over patches of LayerNorm(x), and no class token        pool mean
 
@@ -13,7 +13,8 @@ name          width  heads  depth
 ``vit_small``   384      6     12
 ============  =====  =====  =====
 
-Not specified by the papers (our choice): patches of 4 pixels for images of 32, and no dropout.
+Not specified by the papers (our choice): patches of 4 pixels for images of 32, fewer blocks where they are asked for, and
+no dropout.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ __all__ = ["Pool", "ViT", "ViTOptions"]
 Pool = Literal["cls", "mean"]
 
 SIZES = {"vit_tiny": (192, 3), "vit_small": (384, 6)}
-DEPTH, EXPANSION, EPSILON, DEVIATION = 12, 4, 1e-6, 0.02
-"""Blocks; the MLP's hidden width over the tokens'; of the layer norms; of the weights' truncated normal start."""
+EXPANSION, EPSILON, DEVIATION = 4, 1e-6, 0.02
+"""The MLP's hidden width over the tokens'; of the layer norms; of the weights' truncated normal start."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +44,18 @@ class ViTOptions:
     """Attributes:
     patch: pixels a side of a patch.
     pool: what stands for an image: the class token, or the mean of the patches.
+    depth: blocks.
     """
 
     patch: int = 4
     pool: Pool = "cls"
+    depth: int = 12
 
     def __post_init__(self) -> None:
         if self.patch < 1:
             raise ConfigError(f"patch must be at least 1 pixel; found {self.patch}.")
+        if self.depth < 1:
+            raise ConfigError(f"depth must be at least 1 block; found {self.depth}.")
         if self.pool not in get_args(Pool):
             raise ConfigError(f"pool must be one of {', '.join(get_args(Pool))}; found {self.pool!r}.")
 
@@ -86,7 +91,7 @@ class ViT(Backbone):
             if options.pool == "cls":
                 self.token = nn.Parameter(torch.zeros(1, 1, width))
             self.positions = nn.Parameter(torch.zeros(1, patches + (options.pool == "cls"), width))
-            self.blocks = nn.Sequential(*(_Block(width, heads) for _ in range(DEPTH)))
+            self.blocks = nn.Sequential(*(_Block(width, heads) for _ in range(options.depth)))
             self.norm = nn.LayerNorm(width, eps=EPSILON)
             self._start()
             self._finish(name, options, images, own=width, dimension=dimension)

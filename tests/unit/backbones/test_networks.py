@@ -56,6 +56,13 @@ def test_vits_have_the_published_sizes(name: str, published: int) -> None:
     assert size(build_backbone(name, images=ImageFormat(224), options={"patch": 16})) == published
 
 
+def test_a_vit_has_as_many_blocks_as_are_asked_for() -> None:
+    full, two = (build_backbone("vit_tiny", options={"depth": depth}) for depth in (12, 2))
+    block = 4 * 192 + (3 * 192 + 192) * 192 + 4 * 192 + 2 * 4 * 192 * 192 + 5 * 192  # norms, attention, perceptron
+    assert size(full) == size(build_backbone("vit_tiny"))
+    assert size(full) - size(two) == 10 * block
+
+
 @pytest.mark.parametrize(
     ("name", "published"), [("vgg11", 9_220_480), ("vgg13", 9_404_992), ("vgg16", 14_714_688), ("vgg19", 20_024_384)]
 )
@@ -165,6 +172,7 @@ def test_what_does_not_fit_is_refused() -> None:
         ("vgg11", {"width": 0}, "width must be at least 1 channel; found 0"),
         ("vit_tiny", {"pool": "max"}, "pool must be one of cls, mean; found 'max'"),
         ("vit_tiny", {"patch": 0}, "patch must be at least 1 pixel; found 0"),
+        ("vit_tiny", {"depth": 0}, "depth must be at least 1 block; found 0"),
         ("alexnet", {"dropout": 1.0}, "found 1024 and 1.0"),
     ):
         with pytest.raises(ConfigError, match=message):

@@ -14,7 +14,7 @@ import pytest
 import torch
 from benchmarks.compatible_training import tables
 from benchmarks.compatible_training.cost import FILE, Cost, metered
-from benchmarks.compatible_training.images import NATURAL, Images, Thinned
+from benchmarks.compatible_training.images import GLYPHS, HELD_FACES, NATURAL, Chosen, Images, opened
 from benchmarks.compatible_training.models import Place, named_classes
 from benchmarks.compatible_training.rows import METRICS, OLD_MODEL, Row, rows_of, seed_of, values
 from benchmarks.compatible_training.run import partial
@@ -232,9 +232,23 @@ def test_only_whole_parts_are_recorded() -> None:
     assert partial(given(seeds=[0], only=["sequence"])) == []
 
 
-def test_a_thinned_set_has_the_first_images_of_the_first_classes() -> None:
-    kept = Thinned(Coloured(5), 2, 3)
-    assert [item.id for item in kept.images()] == ["0/0", "0/1", "1/0", "1/1", "2/0", "2/1"]
+def test_images_are_chosen_by_their_number_among_those_of_their_class() -> None:
+    kept = Chosen(Coloured(5), lambda item, number: int(item.metadata["label"]) < 3 and number in (0, 2))
+    assert [item.id for item in kept.images()] == ["0/0", "0/2", "1/0", "1/2", "2/0", "2/2"]
+
+
+def test_weights_are_chosen_on_training_images() -> None:
+    glyphs = opened(GLYPHS, None, quick=True)
+    tuning = glyphs.tuning()
+    known, kept, held = ({item.id for item in data.images()} for data in (glyphs.train, tuning.train, tuning.test))
+    assert kept | held == known
+    assert not kept & held
+    assert held == {name for name in known if name.rpartition("/")[2] in HELD_FACES}
+    assert tuning.described != glyphs.described
+
+    coloured = Images(NATURAL, Coloured(40), Coloured(5), "cifar", 1, "all").tuning()
+    assert {item.id.rpartition("/")[2] for item in coloured.train.images()} == {str(n) for n in range(10)}
+    assert {item.id.rpartition("/")[2] for item in coloured.test.images()} == {str(n) for n in range(10, 40)}
 
 
 def test_an_item_is_not_found_by_itself() -> None:
