@@ -18,6 +18,10 @@
     ├── FormatError          a file or an artifact that is damaged or not of the named format
     │   ├── UnsafeFormat     it would need pickle to be read
     │   └── NewerFormat      it was written by a later Crossfade
+    ├── StoreError           a vector store that did not do what it was asked
+    │   ├── Unreachable      it does not answer, or refuses the credentials
+    │   ├── Unsupported      it cannot do that at all: a capability that it does not declare
+    │   └── StoreChanged     the collection or a field of it is gone, or has another shape than before
     ├── StorageError         it could not be written (disk full, no permission)
     ├── ExportError          an exported model that does not give the original's output
     ├── MissingExtra         an optional package is not installed
@@ -47,8 +51,12 @@ __all__ = [
     "PairingError",
     "SpaceMismatch",
     "StorageError",
+    "StoreChanged",
+    "StoreError",
     "TrainingError",
+    "Unreachable",
     "UnsafeFormat",
+    "Unsupported",
 ]
 
 
@@ -123,6 +131,22 @@ class UnsafeFormat(FormatError):
 
 class NewerFormat(FormatError):
     """A file written by a later Crossfade than this one."""
+
+
+class StoreError(CrossfadeError, RuntimeError):
+    """A vector store that did not do what it was asked."""
+
+
+class Unreachable(StoreError):
+    """A store that does not answer, or that refuses the credentials."""
+
+
+class Unsupported(StoreError):
+    """What a store cannot do at all."""
+
+
+class StoreChanged(StoreError):
+    """A collection or a field of it that is gone, or has another shape than before."""
 
 
 class StorageError(CrossfadeError, OSError):

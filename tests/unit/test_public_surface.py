@@ -29,6 +29,7 @@ LAYERS: dict[str, set[str]] = {
     "pairing": {"errors", "spaces", "embeddings"},
     "datasets": {"errors", "spaces", "files", "embeddings"},
     "evaluation": {"errors", "spaces", "files", "embeddings"},
+    "stores": {"errors", "spaces", "files", "embeddings"},
     "methods": {"errors", "spaces", "files", "embeddings", "pairing", "artifacts", "training"},
     "backbones": {"errors", "files", "encoders"},
     "compatible": {
@@ -83,6 +84,7 @@ QUICK = {
     "methods": "import crossfade.methods\nfor name in crossfade.methods.METHODS: crossfade.methods.METHODS[name]",
     "datasets": "import crossfade.datasets",
     "encoders": "import crossfade.encoders",
+    "stores": "import crossfade.stores",
     "compatible": "import crossfade.backbones\n"
     "from crossfade.compatible import COMPATIBLE\nassert 'bt2' in list(COMPATIBLE)",
 }
