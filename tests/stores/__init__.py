@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 
 from stores.base import Maker
-from stores.memory import MemoryMaker
 
 __all__ = ["MAKERS", "Maker", "maker_of"]
 
-MAKERS: Mapping[str, type[Maker]] = {
-    "memory": MemoryMaker,
+MAKERS: Mapping[str, str] = {
+    "faiss": "FaissMaker",
+    "lancedb": "LanceDBMaker",
+    "memory": "MemoryMaker",
+    "milvus": "MilvusMaker",
+    "postgresql": "PostgreSQLMaker",
+    "qdrant": "QdrantMaker",
 }
+"""Store → the class in the module of its name here."""
 
 
 def maker_of(name: str, folder: Path) -> Maker:
     """A maker that keeps what it makes in ``folder``, where its store keeps anything in files."""
-    return MAKERS[name](folder)
+    kind: type[Maker] = getattr(import_module(f"stores.{name}"), MAKERS[name])
+    return kind(folder)
