@@ -22,6 +22,7 @@
     │   ├── Unreachable      it does not answer, or refuses the credentials
     │   ├── Unsupported      it cannot do that at all: a capability that it does not declare
     │   └── StoreChanged     the collection or a field of it is gone, or has another shape than before
+    ├── UpgradeRefused       a step of an upgrade that does not follow, or that nothing proves to be an improvement
     ├── StorageError         it could not be written (disk full, no permission)
     ├── ExportError          an exported model that does not give the original's output
     ├── MissingExtra         an optional package is not installed
@@ -57,6 +58,7 @@ __all__ = [
     "Unreachable",
     "UnsafeFormat",
     "Unsupported",
+    "UpgradeRefused",
 ]
 
 
@@ -147,6 +149,10 @@ class Unsupported(StoreError):
 
 class StoreChanged(StoreError):
     """A collection or a field of it that is gone, or has another shape than before."""
+
+
+class UpgradeRefused(CrossfadeError, RuntimeError):
+    """A step of an upgrade that does not follow the present one, or that nothing proves to be an improvement."""
 
 
 class StorageError(CrossfadeError, OSError):

@@ -30,6 +30,9 @@ LAYERS: dict[str, set[str]] = {
     "datasets": {"errors", "spaces", "files", "embeddings"},
     "evaluation": {"errors", "spaces", "files", "embeddings"},
     "stores": {"errors", "spaces", "files", "embeddings"},
+    "upgrading": {
+        "errors", "spaces", "files", "embeddings", "stores", "artifacts", "methods", "evaluation", "encoding", "two_stage",
+    },
     "methods": {"errors", "spaces", "files", "embeddings", "pairing", "artifacts", "training"},
     "backbones": {"errors", "files", "encoders"},
     "compatible": {
@@ -85,6 +88,7 @@ QUICK = {
     "datasets": "import crossfade.datasets",
     "encoders": "import crossfade.encoders",
     "stores": "import crossfade.stores",
+    "upgrading": "import crossfade.upgrading",
     "compatible": "import crossfade.backbones\n"
     "from crossfade.compatible import COMPATIBLE\nassert 'bt2' in list(COMPATIBLE)",
 }

@@ -1,0 +1,247 @@
+"""Searcher: what an application asks; it finds the right field, the right map and the right merge by the upgrade's pointer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Self, final
+
+import numpy as np
+import numpy.typing as npt
+
+from crossfade.embeddings import Embeddings
+from crossfade.errors import ConfigError, SpaceMismatch, StoreChanged
+from crossfade.methods.base import as_queries
+from crossfade.spaces import Modality, Space
+from crossfade.stores import Hits, Store, Where
+from crossfade.upgrading.merging import Background, Merge, comparable, merged
+from crossfade.upgrading.stages import Serving
+from crossfade.upgrading.upgrade import Upgrade
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from crossfade.encoders import Encoder
+
+__all__ = ["Searcher"]
+
+Floats = npt.NDArray[np.float32]
+
+DEEPER = 2
+"""Both parts of a mixed gallery are asked for this many times k: merging may take nearly all from either."""
+
+
+@final
+class Searcher:
+    """Searches a collection in whichever way its upgrade has come to.
+
+    The pointer is read at every search: a cutover or a rollback by any process is obeyed by the next search. A query is
+    compared in its own space or through the adapter, never otherwise, and in whichever stage it comes: one that was encoded
+    before a cutover, or by a part of the application that is not upgraded yet, is searched as it always was.
+
+    Args:
+        upgrade: the upgrade, or its folder.
+        store: the collection, where it is open already.
+        old: the old model, which encodes queries before the cutover; needed for ``text`` and ``image`` only.
+        new: the new model, which encodes them afterwards.
+        merge: how a mixed gallery is merged; by default as was measured when backfilling began.
+
+    Raises:
+        SpaceMismatch: an encoder is of another space than the upgrade.
+    """
+
+    def __init__(
+        self,
+        upgrade: Upgrade | str,
+        store: Store | None = None,
+        *,
+        old: Encoder | None = None,
+        new: Encoder | None = None,
+        merge: Merge | None = None,
+    ) -> None:
+        self.upgrade = upgrade if isinstance(upgrade, Upgrade) else Upgrade.open(upgrade)
+        self._given = store
+        self._store = store if store is not None else self.upgrade.store()
+        for encoder, space, which in ((old, self.upgrade.old, "old"), (new, self.upgrade.new, "new")):
+            if encoder is not None and encoder.space != space:
+                raise SpaceMismatch(f"The {which} encoder must make vectors of {space}; {encoder.space} was given.")
+        self._encoders = {"old": old, "new": new}
+        self._merge = merge
+        self._background: Background | None = None
+        self._chosen: tuple[Merge, float] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the collection, where the searcher opened it."""
+        if self._given is None:
+            self._store.close()
+
+    @property
+    def expects(self) -> Space:
+        """The space that queries should be encoded in from now on: the old one before a cutover, then the new one."""
+        return self.upgrade.old if self.upgrade.state.now().serving == "old" else self.upgrade.new
+
+    def search(
+        self,
+        *,
+        text: str | None = None,
+        image: Image | None = None,
+        vector: npt.NDArray[np.floating] | Embeddings | None = None,
+        space: Space | None = None,
+        modality: Modality | None = None,
+        k: int = 10,
+        where: Where | None = None,
+        exact: bool = False,
+    ) -> Hits:
+        """The k best rows of one query.
+
+        Args:
+            text: a text, encoded by the model that the pointer asks for.
+            image: an image, likewise.
+            vector: in place of both, a vector [d] with its ``space``, or :class:`Embeddings` of one row.
+            space: of ``vector``: the old or the new model's.
+            modality: what ``vector`` is a vector of; by default what the gallery holds.
+            k: how many.
+            where: conditions that rows must meet.
+            exact: compare every row, and ask no index.
+
+        Raises:
+            ConfigError: not exactly one query, a vector without its space, or an encoder that was not given.
+            SpaceMismatch: the vector is of neither space.
+        """
+        if sum(each is not None for each in (text, image, vector)) != 1:
+            raise ConfigError("A search has one query: a text, an image or a vector.")
+        if isinstance(vector, Embeddings):
+            if space is not None or modality is not None:
+                raise ConfigError("Embeddings know their space and modality; leave the others out.")
+            return self.search_many(
+                vector.matrix(), space=vector.space, modality=vector.modality, k=k, where=where, exact=exact
+            )[0]
+        if vector is None:
+            side = "old" if self.upgrade.state.now().serving == "old" else "new"
+            vector, space, modality = self._encoded(text, image, side)
+        elif space is None:
+            raise ConfigError(
+                "A vector is searched with by its space, since two models' vectors can have the same dimension: pass "
+                "space=searcher.expects, or Embeddings."
+            )
+        (hits,) = self.search_many(vector, space=space, modality=modality, k=k, where=where, exact=exact)
+        return hits
+
+    def search_many(
+        self,
+        vectors: npt.NDArray[np.floating],
+        *,
+        space: Space,
+        modality: Modality | None = None,
+        k: int = 10,
+        where: Where | None = None,
+        exact: bool = False,
+    ) -> list[Hits]:
+        """The k best rows of each of several queries [q, d] of one space; see :meth:`search`."""
+        kind = modality or self.upgrade.modality
+        queries = as_queries(np.atleast_2d(vectors), space)
+        if space != self.upgrade.old and space != self.upgrade.new:
+            raise SpaceMismatch(
+                f"Queries must live in {self.upgrade.old} or {self.upgrade.new}; found {space}. Encode them by "
+                "searcher.expects."
+            )
+        serving = self.upgrade.state.now().serving
+        try:
+            return self._served(serving, queries, space, kind, k, where, exact)
+        except StoreChanged:
+            again = self.upgrade.state.now().serving  # the pointer moved between reading it and searching
+            if again == serving:
+                raise
+            return self._served(again, queries, space, kind, k, where, exact)
+
+    def _served(
+        self, serving: Serving, queries: Floats, space: Space, kind: Modality, k: int, where: Where | None, exact: bool
+    ) -> list[Hits]:
+        upgrade = self.upgrade
+        if space == upgrade.old:
+            return self._asked(upgrade.old_field, queries, upgrade.old, k, where, exact)
+        if serving == "native":
+            return self._asked(upgrade.new_field, queries, upgrade.new, k, where, exact)
+        mapped = upgrade.adapter.map(queries, kind)
+        if serving != "mixed":
+            return self._asked(upgrade.old_field, mapped, upgrade.old, k, where, exact)
+        return self._mixed(queries, mapped, k, where, exact)
+
+    def _mixed(self, queries: Floats, mapped: Floats, k: int, where: Where | None, exact: bool) -> list[Hits]:
+        """Rows without a native vector first, the others after: a row that is backfilled in between is in both, not in none."""
+        upgrade, depth = self.upgrade, DEEPER * k
+        through = self._asked(upgrade.old_field, mapped, upgrade.old, depth, where, exact, lacking=upgrade.new_field)
+        native = self._asked(upgrade.new_field, queries, upgrade.new, depth, where, exact)
+        kind, share = self._how()
+        if kind not in ("raw", "ranks"):
+            background = self._rows()
+            over_new = scores(queries, background.new, upgrade.new)
+            over_old = scores(mapped, background.old, upgrade.old)
+            through = [
+                Hits(hits.ids, comparable(kind, hits.scores, native=s, mapped=t))
+                for hits, s, t in zip(through, over_new, over_old, strict=True)
+            ]
+        return [merged(kind, one, other, k=k, share=share) for one, other in zip(native, through, strict=True)]
+
+    def _asked(
+        self,
+        field: str,
+        queries: Floats,
+        space: Space,
+        k: int,
+        where: Where | None,
+        exact: bool,
+        lacking: str | None = None,
+    ) -> list[Hits]:
+        return self._store.search(
+            queries, field=field, k=k, metric=space.metric, where=where, lacking=lacking, exact=exact
+        )
+
+    def _how(self) -> tuple[Merge, float]:
+        """The merge, and the share of the gallery that has native vectors, for the merge by ranks."""
+        kind: Merge = self._merge or self.upgrade.state.fact("merge") or "ranks"
+        if kind != "ranks":
+            return kind, 0.0
+        done = self.upgrade.state.counts()
+        whole = sum(done.values())
+        return kind, min(max(done.get("done", 0) / whole if whole else 0.0, 1e-6), 1.0 - 1e-6)
+
+    def _rows(self) -> Background:
+        if self._background is None:
+            found = self.upgrade.background()
+            if found is None:
+                raise ConfigError(f"{self.upgrade.folder} holds no background to compare scores by. Merge by ranks.")
+            self._background = found
+        return self._background
+
+    def _encoded(self, text: str | None, image: Image | None, side: str) -> tuple[Floats, Space, Modality]:
+        encoder = self._encoders[side]
+        if encoder is None:
+            raise ConfigError(f"Queries are to be encoded by the {side} model now; give Searcher {side}=ENCODER.")
+        if text is not None:
+            return encoder.encode_texts([text], role="query"), encoder.space, "text"
+        if image is None:
+            raise ConfigError("A search has one query: a text, an image or a vector.")
+        return encoder.encode_images([image]), encoder.space, "image"
+
+
+def scores(queries: Floats, rows: Floats, space: Space) -> Sequence[Floats]:
+    """[q, b] scores of rows under a space's metric; rows and queries of cosine spaces need no unit norm.
+
+    Args:
+        queries: float32 [q, d].
+        rows: float32 [b, d].
+        space: whose metric compares them.
+    """
+    if space.metric == "l2":
+        squares = (queries**2).sum(axis=1)[:, None] - 2.0 * queries @ rows.T + (rows**2).sum(axis=1)
+        distances: Floats = -np.sqrt(np.maximum(squares, 0.0))
+        return list(distances)
+    if space.metric == "cosine":
+        queries, rows = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in (queries, rows))
+    return list(queries @ rows.T)

@@ -1,0 +1,208 @@
+"""The beginning of backfilling: a sample that both models know, by which merging is chosen and the order is made.
+
+The sample's native vectors are the first that are written. With them is measured how a mixed gallery is best merged: the
+sample is cut into a background and a gallery; of that a share has native vectors and the rest is compared through the
+adapter, and the ranking is compared with a full re-index of the same rows::
+
+    overlap@k = |the k best of the mixture ∩ the k best of new/new| / k          mean over queries and shares        (1)
+
+The order *uncertain* backfills first what the adapter is expected to place worst. With o a stored vector and n the native one
+of a sampled row, e = ‖A(n) − o‖² is regressed on o by ridge, and rows are taken by falling ê(o) (after FastFill, 2303.04766,
+§3.2, whose ψ is a network trained with the map; a linear one, fitted afterwards, is our choice).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from crossfade.embeddings import Embeddings
+from crossfade.errors import ConfigError
+from crossfade.files import write_npy
+from crossfade.methods.base import Adapter
+from crossfade.spaces import Modality
+from crossfade.stores import Hits, Id, Records, Store
+from crossfade.upgrading.merging import MERGES, Background, Merge, comparable, merged
+from crossfade.upgrading.searching import scores
+from crossfade.upgrading.upgrade import BACKGROUND, Upgrade
+
+__all__ = ["ORDERS", "Order", "choose_merge", "order_rows", "overlaps", "uncertainty"]
+
+Floats = npt.NDArray[np.float32]
+
+Order = Literal["uncertain", "queried", "random"]
+ORDERS: tuple[Order, ...] = get_args(Order)
+
+SHARES = (0.25, 0.5, 0.75)
+K = 10
+QUERIES = 200
+RIDGE = 1e-2
+"""Of the regression of e, times the mean variance of o."""
+
+SMALLEST = 40
+"""Rows with both vectors, below which nothing is measured and parts are merged by ranks."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Both:
+    """Rows that have both vectors."""
+
+    old: Floats
+    new: Floats
+
+    @classmethod
+    def of(cls, records: Records, upgrade: Upgrade) -> _Both:
+        old, new = records.vectors[upgrade.old_field], records.vectors[upgrade.new_field]
+        there = old.present & new.present
+        return cls(old.values[there], new.values[there])
+
+
+def prepare(upgrade: Upgrade, sampled: Records, queries: Embeddings | None, *, seed: int) -> dict[str, float]:
+    """Choose the merge and keep the background, in the upgrade's folder.
+
+    Args:
+        upgrade: whose sample it is.
+        sampled: rows with both fields.
+        queries: logged queries in the new space; without any, the sample's own rows ask.
+        seed: of what is drawn.
+
+    Returns:
+        (1) for each merge; empty where the sample is too small to measure.
+    """
+    both = _Both.of(sampled, upgrade)
+    if len(both.old) < SMALLEST:
+        upgrade.state.note("merge", "ranks")
+        return {}
+    for side in ("old", "new"):
+        write_npy(upgrade.folder / f"{BACKGROUND}-{side}.npy", getattr(both, side))
+    half = len(both.old) // 2
+    background = Background(both.old[:half], both.new[:half])
+    gallery = Background(both.old[half:], both.new[half:])
+    asked, modality = (both.new[:half], upgrade.modality) if queries is None else (queries.matrix(), queries.modality)
+    found = overlaps(upgrade.adapter, asked[:QUERIES], modality, gallery, background, seed=seed)
+    upgrade.state.note("merge", choose_merge(found))
+    return {str(kind): value for kind, value in found.items()}
+
+
+def choose_merge(found: dict[Merge, float]) -> Merge:
+    """The merge with the largest overlap; of equal ones the simplest."""
+    return max(MERGES, key=lambda kind: (found[kind], -MERGES.index(kind)))
+
+
+def overlaps(
+    adapter: Adapter, queries: Floats, modality: Modality, gallery: Background, background: Background, *, seed: int
+) -> dict[Merge, float]:
+    """(1) for each merge.
+
+    Args:
+        adapter: new → old.
+        queries: float32 [q, d_new].
+        modality: of the queries.
+        gallery: rows with both vectors.
+        background: others.
+        seed: of the rows that count as backfilled.
+    """
+    new, old = adapter.source, adapter.target
+    mapped = adapter.map(queries, modality)
+    s, t = scores(queries, gallery.new, new), scores(mapped, gallery.old, old)
+    s_b, t_b = scores(queries, background.new, new), scores(mapped, background.old, old)
+    generator = np.random.default_rng(seed)
+    n = len(gallery.new)
+    k = min(K, n)
+    found: dict[Merge, list[float]] = {kind: [] for kind in MERGES}
+    for share in SHARES:
+        native = np.zeros(n, dtype=bool)
+        native[generator.permutation(n)[: int(share * n)]] = True
+        for q in range(len(queries)):
+            whole = set(np.argsort(-s[q], kind="stable")[:k].tolist())
+            for kind in MERGES:
+                given = t[q] if kind == "ranks" else comparable(kind, t[q], native=s_b[q], mapped=t_b[q])
+                hits = merged(kind, _best(s[q], native), _best(given, ~native), k=k, share=share)
+                found[kind].append(len(whole & set(hits.ids)) / k)
+    return {kind: float(np.mean(each)) for kind, each in found.items()}
+
+
+def order_rows(
+    order: Order | Sequence[Id],
+    upgrade: Upgrade,
+    store: Store,
+    sampled: Records,
+    queries: Embeddings | None,
+    *,
+    seed: int,
+) -> list[Id]:
+    """Every row of the collection in the order in which it is to be backfilled.
+
+    Args:
+        order: ``uncertain`` first, most ``queried`` first, ``random``; or ids, and the others after them at random.
+        upgrade: whose rows they are.
+        store: the collection.
+        sampled: rows with both fields.
+        queries: logged queries in the new space, for ``queried``.
+        seed: of what is drawn.
+
+    Raises:
+        ConfigError: the order needs what is not given.
+    """
+    ids: list[Id] = []
+    worth: list[npt.NDArray[np.float64]] = []
+    both = _Both.of(sampled, upgrade) if order == "uncertain" else None
+    weights = None if both is None else uncertainty(upgrade.adapter, both.old, both.new, upgrade.modality)
+    for rows in store.scan(fields=[upgrade.old_field] if weights is not None else []):
+        ids += rows.ids
+        if weights is not None:
+            worth.append(rows.vectors[upgrade.old_field].values @ weights)
+    places = np.random.default_rng(seed).permutation(len(ids))
+    if weights is not None and ids:
+        places = np.argsort(-np.concatenate(worth), kind="stable")
+    shuffled = [ids[place] for place in places]
+    if not isinstance(order, str):
+        known = set(ids)
+        return list(dict.fromkeys([*(id_ for id_ in order if id_ in known), *shuffled]))
+    if order == "queried":
+        if queries is None:
+            raise ConfigError(
+                "The order 'queried' needs logged queries, in the new model's vectors. Give them, or another."
+            )
+        return list(dict.fromkeys([*_queried(upgrade, store, queries), *shuffled]))
+    return shuffled
+
+
+def uncertainty(adapter: Adapter, old: Floats, new: Floats, modality: Modality) -> npt.NDArray[np.float64]:
+    """w [d_old] of the regression ê(o) = w·o + c of e = ‖A(n) − o‖² by ridge; its order is that of w·o.
+
+    Args:
+        adapter: new → old.
+        old: float32 [n, d_old].
+        new: float32 [n, d_new], of the same rows.
+        modality: of the rows.
+    """
+    o = old.astype(np.float64)
+    e = ((adapter.map(new, modality).astype(np.float64) - o) ** 2).sum(axis=1)
+    centred = o - o.mean(axis=0)
+    covariance = centred.T @ centred / len(o)
+    penalty = RIDGE * np.trace(covariance) / len(covariance)
+    cross = centred.T @ (e - e.mean()) / len(o)
+    weights: npt.NDArray[np.float64] = np.linalg.solve(covariance + penalty * np.eye(len(covariance)), cross)
+    return weights
+
+
+def _queried(upgrade: Upgrade, store: Store, queries: Embeddings) -> list[Id]:
+    """Rows by how often they are among the best of logged queries, through the adapter."""
+    times: dict[Id, int] = {}
+    for block in queries.blocks(256):
+        mapped = upgrade.adapter.map(block.matrix, queries.modality)
+        for hits in store.search(mapped, field=upgrade.old_field, k=K, metric=upgrade.old.metric):
+            for id_ in hits.ids:
+                times[id_] = times.get(id_, 0) + 1
+    return sorted(times, key=lambda id_: -times[id_])
+
+
+def _best(values: Floats, rows: npt.NDArray[np.bool_]) -> Hits:
+    places = np.flatnonzero(rows)
+    order = places[np.argsort(-values[places], kind="stable")]
+    return Hits(order.tolist(), values[order].astype(np.float32))
