@@ -26,6 +26,7 @@ from crossfade.cli import (
     run,
     train,
     two_stage,
+    upgrade,
 )
 from crossfade.errors import CrossfadeError
 
@@ -49,6 +50,7 @@ for module in (
     app.command(module.NAME)(module.command)
 app.add_typer(train.app)
 app.add_typer(reproduce.app)
+app.add_typer(upgrade.app)
 
 
 def _print_version(asked: bool) -> None:

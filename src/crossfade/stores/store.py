@@ -59,6 +59,11 @@ class Store:
         """What it can do."""
         return self._backend.capabilities
 
+    @property
+    def shape(self) -> Description:
+        """The shape of the collection as it was last seen; :meth:`describe` looks again."""
+        return self._shape
+
     def __repr__(self) -> str:
         return f"Store({self.address})"
 

@@ -99,5 +99,5 @@ def merged(kind: Merge, native: Hits, mapped: Hits, *, k: int, share: float) -> 
 
 def _places(count: int, share: float) -> npt.NDArray[np.float64]:
     """Places in the whole of rows 1 … ``count`` of a part."""
-    places: npt.NDArray[np.float64] = (np.arange(count) + 0.5) / max(share, FLAT)
+    places: npt.NDArray[np.float64] = (np.arange(count, dtype=np.float64) + 0.5) / max(share, FLAT)
     return places
