@@ -113,8 +113,8 @@ def test_a_plan_refuses_what_cannot_be_upgraded(live: Live, tmp_path: Path) -> N
     live.store.register("other", replace(OLD, revision="another"), "image")
     with pytest.raises(SpaceMismatch, match="Fit an adapter to the field's space"):
         plan_upgrade(live.store, adapter, out=out, field="other")
+    other = replace(judged(), source=Space(model="m", dimension=3).to_dict())
     with pytest.raises(ConfigError, match="of an adapter between other spaces"):
-        other = replace(judged(), source=Space(model="m", dimension=3).to_dict())
         plan_upgrade(live.store, adapter, out=out, field="old", evaluation=other)
     assert not out.exists()
 

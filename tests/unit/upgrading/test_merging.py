@@ -1,0 +1,121 @@
+"""Two scales in one ranking: each equation re-derived, and which one is chosen in worlds where the answer is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from live import NEW, OLD, fitted, queries, seen
+
+from crossfade.stores import Hits
+from crossfade.upgrading.merging import MERGES, Background, Merge, comparable, merged
+from crossfade.upgrading.searching import scores
+from crossfade.upgrading.starting import SHARES, K, choose_merge, overlaps, uncertainty
+
+FLOATS = st.floats(-5, 5, allow_nan=False, width=32)
+
+
+def hits(**scored: float) -> Hits:
+    ordered = sorted(scored, key=lambda name: -scored[name])
+    return Hits(list(ordered), np.asarray([scored[name] for name in ordered], dtype=np.float32))
+
+
+@given(st.lists(st.tuples(FLOATS, FLOATS), min_size=3, max_size=12), st.lists(FLOATS, min_size=1, max_size=5))
+def test_the_equations(background: list[tuple[float, float]], given_scores: list[float]) -> None:
+    s, t = (np.asarray(side, dtype=np.float32) for side in zip(*background, strict=True))
+    asked = np.asarray(given_scores, dtype=np.float32)
+    np.testing.assert_array_equal(comparable("raw", asked, native=s, mapped=t), asked)
+    if t.std() < 1e-2 or s.std() < 1e-2:
+        return
+    standardised = [s.mean() + s.std() * (x - t.mean()) / t.std() for x in asked.astype(np.float64)]
+    np.testing.assert_allclose(
+        comparable("standardised", asked, native=s, mapped=t), standardised, rtol=1e-3, atol=1e-3
+    )
+    slope, intercept = np.polyfit(t.astype(np.float64), s.astype(np.float64), 1)  # the least-squares guess of s from t
+    np.testing.assert_allclose(
+        comparable("regressed", asked, native=s, mapped=t), intercept + slope * asked, rtol=1e-2, atol=1e-2
+    )
+
+
+@pytest.mark.parametrize("kind", ["standardised", "regressed"])
+def test_a_flat_background_changes_nothing(kind: Merge) -> None:
+    asked, flat = np.asarray([0.5, 0.1], dtype=np.float32), np.ones(4, dtype=np.float32)
+    np.testing.assert_array_equal(comparable(kind, asked, native=np.arange(4, dtype=np.float32), mapped=flat), asked)
+    np.testing.assert_array_equal(comparable(kind, asked, native=flat[:1], mapped=flat[:1]), asked)
+
+
+def test_one_ranking_by_scores() -> None:
+    found = merged("raw", hits(a=0.9, b=0.2), hits(c=0.5, d=0.1), k=3, share=0.5)
+    assert found.ids == ["a", "c", "b"]
+    np.testing.assert_allclose(found.scores, [0.9, 0.5, 0.2])
+
+
+def test_a_row_in_both_parts_counts_as_native() -> None:
+    found = merged("raw", hits(a=0.3), hits(a=0.9, b=0.5), k=5, share=0.5)
+    assert found.ids == ["b", "a"]
+
+
+def test_one_ranking_by_places() -> None:
+    native, mapped = hits(a=0.9, b=0.8, c=0.7), hits(x=0.1, y=0.05, z=0.01)
+    assert merged("ranks", native, mapped, k=6, share=0.5).ids == ["a", "x", "b", "y", "c", "z"]
+    # a quarter is native: its first row would stand at the second place of the whole, its second at the sixth
+    assert merged("ranks", native, mapped, k=6, share=0.25).ids == ["x", "a", "y", "z", "b", "c"]
+    assert merged("ranks", native, mapped, k=2, share=1.0).ids == ["a", "b"]
+    assert merged("ranks", hits(), mapped, k=2, share=0.0).ids == ["x", "y"]
+
+
+@pytest.mark.parametrize("metric", ["cosine", "dot", "l2"])
+def test_scores_are_those_of_the_space(metric: str) -> None:
+    from dataclasses import replace
+
+    generator = np.random.default_rng(0)
+    q, rows = (generator.standard_normal((n, OLD.dimension)).astype(np.float32) for n in (3, 5))
+    found = np.stack(scores(q, rows, replace(OLD, metric=metric, normalized=False)))  # type: ignore[arg-type]
+    for i in range(3):
+        for j in range(5):
+            slow = {
+                "cosine": q[i] @ rows[j] / np.linalg.norm(q[i]) / np.linalg.norm(rows[j]),
+                "dot": q[i] @ rows[j],
+                "l2": -np.linalg.norm(q[i] - rows[j]),
+            }[metric]
+            assert found[i, j] == pytest.approx(slow, abs=1e-4)
+
+
+def both(start: int, count: int) -> Background:
+    contents = range(start, start + count)
+    return Background(seen(contents, OLD), seen(contents, NEW))
+
+
+def test_overlaps_are_measured_against_a_full_re_index() -> None:
+    asked = queries(range(30), NEW).matrix()
+    gallery, background = both(0, 80), both(200, 80)
+    found = overlaps(fitted(), asked, "image", gallery, background, seed=3)
+    assert set(found) == set(MERGES)
+    slow = []
+    generator = np.random.default_rng(3)
+    mapped = fitted().map(asked, "image")
+    for share in SHARES:
+        native = np.isin(np.arange(80), generator.permutation(80)[: int(share * 80)])
+        for q in range(30):
+            s, t = gallery.new @ asked[q], gallery.old @ mapped[q]
+            full = np.argsort(-s)[:K]
+            mixture = np.argsort(-np.where(native, s, t))[:K]
+            slow.append(len(set(full) & set(mixture)) / K)
+    assert found["raw"] == pytest.approx(np.mean(slow))
+
+
+def test_the_best_is_chosen_and_of_equals_the_simplest() -> None:
+    assert choose_merge({"raw": 0.5, "standardised": 0.7, "regressed": 0.6, "ranks": 0.1}) == "standardised"
+    assert choose_merge(dict.fromkeys(MERGES, 0.5)) == "raw"
+
+
+def test_uncertainty_is_a_ridge_regression_of_the_error() -> None:
+    from sklearn.linear_model import Ridge
+
+    sample = both(0, 300)
+    w = uncertainty(fitted(), sample.old, sample.new, "image")
+    o = sample.old.astype(np.float64)
+    e = ((fitted().map(sample.new, "image") - sample.old).astype(np.float64) ** 2).sum(axis=1)
+    penalty = 1e-2 * o.var(axis=0).mean() * len(o)
+    np.testing.assert_allclose(w, Ridge(alpha=penalty).fit(o, e).coef_, rtol=1e-6)
