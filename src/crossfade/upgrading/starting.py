@@ -2,9 +2,9 @@
 
 The sample's native vectors are the first that are written. With them is measured how a mixed gallery is best merged: the
 sample is cut into a background and a gallery; of that a share has native vectors and the rest is compared through the
-adapter, and the ranking is compared with a full re-index of the same rows::
+adapter, and of each query is looked where the mixture has the row that a full re-index of the same rows puts first::
 
-    overlap@k = |the k best of the mixture ∩ the k best of new/new| / k          mean over queries and shares        (1)
+    1 / the place in the mixture of the first row of new/new                      mean over queries and shares        (1)
 
 The order *uncertain* backfills first what the adapter is expected to place worst. With o a stored vector and n the native one
 of a sampled row, e = ‖A(n) − o‖² is regressed on o by ridge, and rows are taken by falling ê(o) (after FastFill, 2303.04766,
@@ -30,7 +30,7 @@ from crossfade.upgrading.merging import MERGES, Background, Merge, comparable, m
 from crossfade.upgrading.searching import scores
 from crossfade.upgrading.upgrade import BACKGROUND, Upgrade
 
-__all__ = ["ORDERS", "Order", "choose_merge", "order_rows", "overlaps", "uncertainty"]
+__all__ = ["ORDERS", "Order", "choose_merge", "order_rows", "reciprocal_places", "uncertainty"]
 
 Floats = npt.NDArray[np.float32]
 
@@ -38,8 +38,9 @@ Order = Literal["uncertain", "queried", "random"]
 ORDERS: tuple[Order, ...] = get_args(Order)
 
 SHARES = (0.25, 0.5, 0.75)
-K = 10
-QUERIES = 200
+QUERIES = 1000
+DEPTH = 10
+"""Rows of each logged query that count as queried."""
 RIDGE = 1e-2
 """Of the regression of e, times the mean variance of o."""
 
@@ -83,17 +84,17 @@ def prepare(upgrade: Upgrade, sampled: Records, queries: Embeddings | None, *, s
     background = Background(both.old[:half], both.new[:half])
     gallery = Background(both.old[half:], both.new[half:])
     asked, modality = (both.new[:half], upgrade.modality) if queries is None else (queries.matrix(), queries.modality)
-    found = overlaps(upgrade.adapter, asked[:QUERIES], modality, gallery, background, seed=seed)
+    found = reciprocal_places(upgrade.adapter, asked[:QUERIES], modality, gallery, background, seed=seed)
     upgrade.state.note("merge", choose_merge(found))
     return {str(kind): value for kind, value in found.items()}
 
 
 def choose_merge(found: dict[Merge, float]) -> Merge:
-    """The merge with the largest overlap; of equal ones the simplest."""
+    """The merge with the largest (1); of equal ones the simplest."""
     return max(MERGES, key=lambda kind: (found[kind], -MERGES.index(kind)))
 
 
-def overlaps(
+def reciprocal_places(
     adapter: Adapter, queries: Floats, modality: Modality, gallery: Background, background: Background, *, seed: int
 ) -> dict[Merge, float]:
     """(1) for each merge.
@@ -112,17 +113,16 @@ def overlaps(
     s_b, t_b = scores(queries, background.new, new), scores(mapped, background.old, old)
     generator = np.random.default_rng(seed)
     n = len(gallery.new)
-    k = min(K, n)
+    first = np.argmax(np.stack(s), axis=1)
     found: dict[Merge, list[float]] = {kind: [] for kind in MERGES}
     for share in SHARES:
         native = np.zeros(n, dtype=bool)
         native[generator.permutation(n)[: int(share * n)]] = True
         for q in range(len(queries)):
-            whole = set(np.argsort(-s[q], kind="stable")[:k].tolist())
             for kind in MERGES:
                 given = t[q] if kind == "ranks" else comparable(kind, t[q], native=s_b[q], mapped=t_b[q])
-                hits = merged(kind, _best(s[q], native), _best(given, ~native), k=k, share=share)
-                found[kind].append(len(whole & set(hits.ids)) / k)
+                hits = merged(kind, _best(s[q], native), _best(given, ~native), k=n, share=share)
+                found[kind].append(1.0 / (1 + hits.ids.index(int(first[q]))))
     return {kind: float(np.mean(each)) for kind, each in found.items()}
 
 
@@ -196,7 +196,7 @@ def _queried(upgrade: Upgrade, store: Store, queries: Embeddings) -> list[Id]:
     times: dict[Id, int] = {}
     for block in queries.blocks(256):
         mapped = upgrade.adapter.map(block.matrix, queries.modality)
-        for hits in store.search(mapped, field=upgrade.old_field, k=K, metric=upgrade.old.metric):
+        for hits in store.search(mapped, field=upgrade.old_field, k=DEPTH, metric=upgrade.old.metric):
             for id_ in hits.ids:
                 times[id_] = times.get(id_, 0) + 1
     return sorted(times, key=lambda id_: -times[id_])

@@ -299,7 +299,7 @@ def _begin(
         measured = prepare(upgrade, sampled, queries, seed=seed)
         state.enqueue(order_rows(order, upgrade, store, sampled, queries, seed=seed))
         state.note(PREPARED, measured)
-    state.move("backfilling", step="backfill", metrics={"overlap": state.fact(PREPARED), "merge": state.fact("merge")})
+    state.move("backfilling", step="backfill", metrics={"measured": state.fact(PREPARED), "merge": state.fact("merge")})
     return None
 
 

@@ -11,7 +11,7 @@ from live import NEW, OLD, fitted, queries, seen
 from crossfade.stores import Hits
 from crossfade.upgrading.merging import MERGES, Background, Merge, comparable, merged
 from crossfade.upgrading.searching import scores
-from crossfade.upgrading.starting import SHARES, K, choose_merge, overlaps, uncertainty
+from crossfade.upgrading.starting import SHARES, choose_merge, reciprocal_places, uncertainty
 
 FLOATS = st.floats(-5, 5, allow_nan=False, width=32)
 
@@ -87,22 +87,24 @@ def both(start: int, count: int) -> Background:
     return Background(seen(contents, OLD), seen(contents, NEW))
 
 
-def test_overlaps_are_measured_against_a_full_re_index() -> None:
+def test_merges_are_measured_by_where_the_first_row_of_a_full_re_index_stands() -> None:
     asked = queries(range(30), NEW).matrix()
     gallery, background = both(0, 80), both(200, 80)
-    found = overlaps(fitted(), asked, "image", gallery, background, seed=3)
+    found = reciprocal_places(fitted(), asked, "image", gallery, background, seed=3)
     assert set(found) == set(MERGES)
-    slow = []
+    slow: dict[str, list[float]] = {"raw": [], "standardised": []}
     generator = np.random.default_rng(3)
     mapped = fitted().map(asked, "image")
     for share in SHARES:
         native = np.isin(np.arange(80), generator.permutation(80)[: int(share * 80)])
         for q in range(30):
             s, t = gallery.new @ asked[q], gallery.old @ mapped[q]
-            full = np.argsort(-s)[:K]
-            mixture = np.argsort(-np.where(native, s, t))[:K]
-            slow.append(len(set(full) & set(mixture)) / K)
-    assert found["raw"] == pytest.approx(np.mean(slow))
+            s_b, t_b = background.new @ asked[q], background.old @ mapped[q]
+            for kind, given in (("raw", t), ("standardised", s_b.mean() + s_b.std() * (t - t_b.mean()) / t_b.std())):
+                order = np.argsort(-np.where(native, s, given))
+                slow[kind].append(1 / (1 + np.flatnonzero(order == np.argmax(s))[0]))
+    for kind, each in slow.items():
+        assert found[kind] == pytest.approx(np.mean(each))  # type: ignore[index]
 
 
 def test_the_best_is_chosen_and_of_equals_the_simplest() -> None:

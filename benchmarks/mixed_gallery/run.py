@@ -1,0 +1,249 @@
+"""A gallery while it is backfilled: R@10 of the searcher at each share, for every merge and order, beside its ends.
+
+``python -m benchmarks.mixed_gallery.run [--seeds 0 1 2] [--pairs words sentences] [--write]``
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+
+import crossfade as cf
+from benchmarks.flickr8k_upgrade.cache import Cache, default_folder
+from benchmarks.flickr8k_upgrade.heads import OLD, Flickr8k
+from benchmarks.flickr8k_upgrade.systems import bridge
+from benchmarks.flickr8k_upgrade.upgrade import FULL, QUICK, Upgrade, Workplace
+from benchmarks.record import shared_data, write
+from crossfade.evaluation import Bootstrap, Estimate
+from crossfade.evaluation.backfill import backfill_area
+from crossfade.stores import MemoryBackend, Records, Store, VectorField, Vectors
+from crossfade.upgrading import Pace, Searcher, backfill, cutover, plan_upgrade
+from crossfade.upgrading import Upgrade as Live
+from crossfade.upgrading.merging import MERGES, Merge
+from crossfade.upgrading.starting import ORDERS, Order
+
+SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
+K, SAMPLE, LOG = 10, 300, 2000
+RESAMPLES, LEVEL = 2000, 0.95
+TRAFFIC = ("even", "Zipf")
+
+Found = dict[str, np.ndarray]
+"""Curve → [shares, queries], whether the right image is among the first ten."""
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """Images in a gallery; one caption of each test image asks, another one was logged.
+
+    Attributes:
+        old: the gallery by the old model.
+        new: by the new one.
+        asked: captions, by the old and by the new model.
+        logged: other captions of the same images, by the new model, as often as traffic has them.
+        right: [q] the row of each query's image.
+        traffic: [q] how often a query of Zipf's traffic is this one.
+        adapter: new → old.
+    """
+
+    old: cf.Embeddings
+    new: cf.Embeddings
+    asked: tuple[cf.Embeddings, cf.Embeddings]
+    logged: cf.Embeddings
+    right: np.ndarray
+    traffic: np.ndarray
+    adapter: cf.Adapter
+
+    @classmethod
+    def of(cls, upgrade: Upgrade) -> Task:
+        """Of the test images among those that the adapter was fitted on; no tower was trained on any."""
+        data = upgrade.place.data
+        images = np.concatenate([data.pair_rows()[0], data.image_rows("test")])
+        old, new = (sets[0].select(images) for sets in (upgrade.old, upgrade.new))
+        captions = data.caption_rows("test")
+        owner = np.asarray([str(data.captions[row]["image"]) for row in captions])
+        _, first = np.unique(owner, return_index=True)
+        generator = np.random.default_rng(upgrade.seed)
+        weights = 1.0 / (1.0 + generator.permutation(len(first)))
+        weights /= weights.sum()
+        drawn = generator.choice(len(first), LOG, p=weights)
+        logged = upgrade.new[1].select(captions[first + 1])
+        times = [f"{number}: {caption}" for number, caption in enumerate(drawn)]
+        return cls(
+            old,
+            new,
+            (upgrade.old[1].select(captions[first]), upgrade.new[1].select(captions[first])),
+            cf.Embeddings(times, logged.matrix()[drawn], logged.space, "text"),
+            old.locate(owner[first]),
+            weights,
+            bridge(upgrade),
+        )
+
+
+def measured(task: Task, seed: int) -> tuple[Found, Merge]:
+    """Every curve of one upgrade, and the merge that was chosen by its own measurement."""
+    found: Found = {}
+    ids = task.old.ids.tolist()
+    with tempfile.TemporaryDirectory() as folder:
+        for order in ORDERS:
+            store = Store(MemoryBackend([VectorField("old", task.old.dimension)]))
+            store.upsert(Records(list(ids), {"old": Vectors.of(task.old.matrix())}))
+            store.register("old", task.old.space, "image")
+            plan_upgrade(store, task.adapter, out=Path(folder) / order, field="old", new_field="new")
+            live = Live.open(Path(folder) / order)
+            cutover(live, store, force="the benchmark measures it")
+            for name, values in _course(task, live, store, order, seed).items():
+                found[name] = values
+            chosen: Merge = live.state.fact("merge")
+            live.close()
+    gallery = task.new.matrix()
+    found["full re-index"] = np.stack([_hits(_best(task.asked[1].matrix(), gallery), task)] * len(SHARES))
+    found["old model"] = np.stack([_hits(_best(task.asked[0].matrix(), task.old.matrix()), task)] * len(SHARES))
+    return found, chosen
+
+
+def _course(task: Task, live: Live, store: Store, order: Order, seed: int) -> Found:
+    """Backfill share by share; at each ask by the chosen merge, and at random order by every one."""
+    merges: tuple[Merge | None, ...] = (None, *MERGES) if order == "random" else (None,)
+    curves: dict[str, list[np.ndarray]] = {}
+    n, done = len(task.old), 0
+    for share in SHARES:
+        wanted = round(share * n)
+        while done < wanted:
+            run = backfill(
+                live,
+                store,
+                lambda ids: task.new.select(task.new.locate(ids)).matrix(),
+                order=order,
+                queries=task.logged,
+                sample=min(SAMPLE, round(SHARES[1] * n)),
+                pace=Pace(batch=200, limit=wanted - done),
+                seed=seed,
+            )
+            done += run.encoded
+        for merge in merges:
+            searcher = Searcher(live, store, merge=merge)
+            hits = searcher.search_many(task.asked[1].matrix(), space=task.new.space, modality="text", k=K)
+            name = f"order {order}" if merge is None else f"merge {merge}"
+            rows = [task.old.locate(hit.ids) for hit in hits]
+            curves.setdefault(name, []).append(np.asarray([r in row for r, row in zip(task.right, rows, strict=True)]))
+    return {name: np.stack(values).astype(float) for name, values in curves.items()}
+
+
+def _best(queries: np.ndarray, gallery: np.ndarray) -> np.ndarray:
+    best: np.ndarray = np.argpartition(-(queries @ gallery.T), K, axis=1)[:, :K]
+    return best
+
+
+def _hits(rows: np.ndarray, task: Task) -> np.ndarray:
+    return (rows == task.right[:, None]).any(axis=1).astype(float)
+
+
+def table(results: Mapping[str, Mapping[int, tuple[Task, Found, Merge]]], traffic: str) -> list[dict[str, Any]]:
+    """R@10 at each share, the area below, and what an order is above the random one."""
+    lines = []
+    for pair, seeds in results.items():
+        for name in next(iter(seeds.values()))[1]:
+            curves = [_weighted(found[name], task, traffic) for task, found, _ in seeds.values()]
+            values = np.mean(curves, axis=0)
+            line: dict[str, Any] = {"old model": pair, "curve": name}
+            line |= {f"{share:.0%}": f"{100 * v:.1f}" for share, v in zip(SHARES, values.mean(axis=1), strict=True)}
+            line["area"] = f"{100 * backfill_area(SHARES, values.mean(axis=1)):.1f}"
+            if name.startswith("order") and name != "order random":
+                other = [_weighted(found["order random"], task, traffic) for task, found, _ in seeds.values()]
+                line["above random"] = _points(_paired(backfill_area(SHARES, values - np.mean(other, axis=0))))
+            lines.append(line)
+    return lines
+
+
+def steps(results: Mapping[str, Mapping[int, tuple[Task, Found, Merge]]]) -> list[dict[str, Any]]:
+    """Is the curve of the chosen merge monotone? The difference from each share to the next, paired over queries."""
+    lines = []
+    for pair, seeds in results.items():
+        for name in ("order random", "merge raw"):
+            values = np.mean([found[name] for _, found, _ in seeds.values()], axis=0)
+            line: dict[str, Any] = {"old model": pair, "curve": name}
+            for number, (before, after) in enumerate(pairwise(SHARES)):
+                line[f"{before:.0%} → {after:.0%}"] = _points(_paired(values[number + 1] - values[number]))
+            line["chosen"] = ", ".join(sorted({merge for _, _, merge in seeds.values()}))
+            lines.append(line)
+    return lines
+
+
+def _weighted(values: np.ndarray, task: Task, traffic: str) -> np.ndarray:
+    """[shares, q] values whose plain mean is that of the traffic."""
+    weighted: np.ndarray = values if traffic == "even" else values * task.traffic * values.shape[1]
+    return weighted
+
+
+def _paired(values: np.ndarray) -> Estimate:
+    bootstrap = Bootstrap(np.arange(len(values)), resamples=RESAMPLES, level=LEVEL, seed=0)
+    return bootstrap.estimate(float(values.mean()), bootstrap.means(values[:, None])[:, 0])
+
+
+def _points(estimate: Estimate) -> str:
+    return f"{100 * estimate.value:+.2f} [{100 * estimate.low:+.2f}, {100 * estimate.high:+.2f}]"
+
+
+def main() -> int:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--pairs", nargs="+", choices=OLD, default=list(OLD), help="which old models")
+    parser.add_argument(
+        "--cache", type=Path, default=default_folder(), help="where flickr8k_upgrade keeps what it trained"
+    )
+    parser.add_argument("--quick", action="store_true", help="hardly train: only to see that everything runs")
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
+    folder = shared_data("flickr8k-features")
+    if folder is None:
+        print("skipped: the folder flickr8k-features is not beside the project")
+        return 0
+    if options.write and options.quick:
+        parser.error("--write records whole runs; leave out --quick")
+    place = Workplace(Flickr8k.open(folder), None, Cache(options.cache), QUICK if options.quick else FULL)
+    results: dict[str, dict[int, tuple[Task, Found, Merge]]] = {}
+    for pair in options.pairs:
+        for seed in options.seeds:
+            task = Task.of(Upgrade(place, pair, seed))
+            results.setdefault(pair, {})[seed] = (task, *measured(task, seed))
+            print(
+                f"{pair}, seed {seed}: {len(task.old)} images, merge {results[pair][seed][2]}",
+                file=sys.stderr,
+                flush=True,
+            )
+    found = {f"R@{K}, {traffic} traffic": table(results, traffic) for traffic in TRAFFIC}
+    found["from share to share"] = steps(results)
+    for title, lines in found.items():
+        print(f"\n{title}")
+        names = list(dict.fromkeys(name for line in lines for name in line))
+        widths = {name: max(len(name), *(len(str(line.get(name, ""))) for line in lines)) for name in names}
+        for line in [dict(zip(names, names, strict=True)), *lines]:
+            print("  ".join(f"{line.get(name, '')!s:<{width}}" for name, width in widths.items()).rstrip())
+    if options.write:
+        plain = {
+            pair: {
+                str(seed): {
+                    "merge": merge,
+                    "images": len(task.old),
+                    **{name: [round(mean(row), 5) for row in values.tolist()] for name, values in curves.items()},
+                }
+                for seed, (task, curves, merge) in seeds.items()
+            }
+            for pair, seeds in results.items()
+        }
+        print(write(Path(__file__).parent, {"seeds": options.seeds, "pairs": options.pairs}, plain, table=found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
