@@ -20,7 +20,7 @@ import numpy as np
 import crossfade as cf
 from benchmarks.flickr8k_upgrade.cache import Cache, default_folder
 from benchmarks.flickr8k_upgrade.heads import OLD, Flickr8k
-from benchmarks.flickr8k_upgrade.systems import bridge
+from benchmarks.flickr8k_upgrade.systems import fitted
 from benchmarks.flickr8k_upgrade.upgrade import FULL, QUICK, Upgrade, Workplace
 from benchmarks.record import shared_data, write
 from crossfade.evaluation import Bootstrap, Estimate
@@ -32,7 +32,7 @@ from crossfade.upgrading.merging import MERGES, Merge
 from crossfade.upgrading.starting import ORDERS, Order
 
 SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
-K, SAMPLE, LOG = 10, 300, 2000
+K, SAMPLE, LOG, HELD_OUT = 10, 300, 2000, 0.5
 RESAMPLES, LEVEL = 2000, 0.95
 TRAFFIC = ("even", "Zipf")
 
@@ -42,7 +42,7 @@ Found = dict[str, np.ndarray]
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """Images in a gallery; one caption of each test image asks, another one was logged.
+    """Images in a gallery; one caption of each asks, another one was logged.
 
     Attributes:
         old: the gallery by the old model.
@@ -64,27 +64,31 @@ class Task:
 
     @classmethod
     def of(cls, upgrade: Upgrade) -> Task:
-        """Of the test images among those that the adapter was fitted on; no tower was trained on any."""
-        data = upgrade.place.data
-        images = np.concatenate([data.pair_rows()[0], data.image_rows("test")])
-        old, new = (sets[0].select(images) for sets in (upgrade.old, upgrade.new))
-        captions = data.caption_rows("test")
-        owner = np.asarray([str(data.captions[row]["image"]) for row in captions])
+        """Of images that neither a tower nor the adapter was fitted on: the test images, and half of the pairs' images."""
+        split = upgrade.pairs.split(held_out=HELD_OUT, seed=upgrade.seed)
+        adapter = fitted(upgrade, "contrastive on half of the pairs", "contrastive", pairs=split.train)
+        (kept,) = (part.ids for part in split.held_out.parts if part.modality == "image")
+        images = np.concatenate([kept, upgrade.old_test[0].ids])
+        old, new = (sets[0].select(sets[0].locate(images)) for sets in (upgrade.old, upgrade.new))
+        image_of = dict(upgrade.place.data.links())
+        captions = upgrade.new[1].ids
+        owner = old.locate([image_of[caption] for caption in captions.tolist()])
         _, first = np.unique(owner, return_index=True)
+        first = first[1:] if owner.min() < 0 else first  # those of other images
         generator = np.random.default_rng(upgrade.seed)
         weights = 1.0 / (1.0 + generator.permutation(len(first)))
         weights /= weights.sum()
         drawn = generator.choice(len(first), LOG, p=weights)
-        logged = upgrade.new[1].select(captions[first + 1])
-        times = [f"{number}: {caption}" for number, caption in enumerate(drawn)]
+        logged = upgrade.new[1].select(first + 1)
+        times = [f"{number}: {logged.ids[place]}" for number, place in enumerate(drawn)]
         return cls(
             old,
             new,
-            (upgrade.old[1].select(captions[first]), upgrade.new[1].select(captions[first])),
+            (upgrade.old[1].select(first), upgrade.new[1].select(first)),
             cf.Embeddings(times, logged.matrix()[drawn], logged.space, "text"),
-            old.locate(owner[first]),
+            owner[first],
             weights,
-            bridge(upgrade),
+            adapter,
         )
 
 

@@ -59,4 +59,9 @@ def open_store(address: str) -> Store:
     module = STORES.get(parsed.scheme)
     if module is None:
         raise ConfigError(f"A store is one of {', '.join(STORES)}; found {parsed.scheme!r}.")
-    return Store(import_module(module).connect(parsed))
+    backend = import_module(module).connect(parsed)
+    try:
+        return Store(backend)
+    except BaseException:
+        backend.close()
+        raise

@@ -6,14 +6,21 @@ adapter, and of each query is looked where the mixture has the row that a full r
 
     1 / the place in the mixture of the first row of new/new                      mean over queries and shares        (1)
 
-The order *uncertain* backfills first what the adapter is expected to place worst. With o a stored vector and n the native one
-of a sampled row, e = ‖A(n) − o‖² is regressed on o by ridge, and rows are taken by falling ê(o) (after FastFill, 2303.04766,
-§3.2, whose ψ is a network trained with the map; a linear one, fitted afterwards, is our choice).
+The merge ``standardised`` is taken unless another one is above it with a 95 % interval over the queries.
+
+The order *uncertain* backfills first what the adapter is expected to place worst. With o a stored vector, n the native one of
+a sampled row, and i(o) its isolation, the negated mean cosine to the five nearest other rows of the sample, the error
+e = ‖A(n) − o‖² is regressed on i and, by ridge, on o; rows are taken by falling ê (after FastFill, 2303.04766, §3.2, whose ψ is
+a network trained with the map; a regression on a sample, fitted afterwards, is our choice)::
+
+    ê(o) = a·i(o) + w·o + c                                                                                          (2)
+
+The order *queried* takes rows by how many of the logged queries have them among their fifty best, through the adapter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -30,19 +37,22 @@ from crossfade.upgrading.merging import MERGES, Background, Merge, comparable, m
 from crossfade.upgrading.searching import scores
 from crossfade.upgrading.upgrade import BACKGROUND, Upgrade
 
-__all__ = ["ORDERS", "Order", "choose_merge", "order_rows", "reciprocal_places", "uncertainty"]
+__all__ = ["ORDERS", "Order", "Uncertainty", "choose_merge", "isolation", "order_rows", "reciprocal_places"]
 
 Floats = npt.NDArray[np.float32]
+Values = npt.NDArray[np.float64]
 
 Order = Literal["uncertain", "queried", "random"]
 ORDERS: tuple[Order, ...] = get_args(Order)
 
 SHARES = (0.25, 0.5, 0.75)
 QUERIES = 1000
-DEPTH = 10
-"""Rows of each logged query that count as queried."""
-RIDGE = 1e-2
-"""Of the regression of e, times the mean variance of o."""
+DEPTH = 50
+"""Rows of each logged query that count as queried: what is right is often not among the first ten yet."""
+RIDGE = 10.0
+"""Of w in (2), times the mean variance of o."""
+NEAREST = 5
+SURELY = 1.96
 
 SMALLEST = 40
 """Rows with both vectors, below which nothing is measured and parts are merged by ranks."""
@@ -86,18 +96,28 @@ def prepare(upgrade: Upgrade, sampled: Records, queries: Embeddings | None, *, s
     asked, modality = (both.new[:half], upgrade.modality) if queries is None else (queries.matrix(), queries.modality)
     found = reciprocal_places(upgrade.adapter, asked[:QUERIES], modality, gallery, background, seed=seed)
     upgrade.state.note("merge", choose_merge(found))
-    return {str(kind): value for kind, value in found.items()}
+    return {str(kind): float(values.mean()) for kind, values in found.items()}
 
 
-def choose_merge(found: dict[Merge, float]) -> Merge:
-    """The merge with the largest (1); of equal ones the simplest."""
-    return max(MERGES, key=lambda kind: (found[kind], -MERGES.index(kind)))
+def choose_merge(found: Mapping[Merge, Values]) -> Merge:
+    """The merge with the largest (1) of those that are surely above ``standardised``; else that one.
+
+    Args:
+        found: merge → [q] values of (1) by query.
+    """
+
+    def surely(kind: Merge) -> bool:
+        above = found[kind] - found["standardised"]
+        return bool(above.mean() > SURELY * above.std(ddof=1) / np.sqrt(len(above)))
+
+    better = [kind for kind in MERGES if kind != "standardised" and surely(kind)]
+    return max(better, key=lambda kind: float(found[kind].mean()), default="standardised")
 
 
 def reciprocal_places(
     adapter: Adapter, queries: Floats, modality: Modality, gallery: Background, background: Background, *, seed: int
-) -> dict[Merge, float]:
-    """(1) for each merge.
+) -> dict[Merge, Values]:
+    """(1) for each merge: [q] means over the shares.
 
     Args:
         adapter: new → old.
@@ -114,7 +134,7 @@ def reciprocal_places(
     generator = np.random.default_rng(seed)
     n = len(gallery.new)
     first = np.argmax(np.stack(s), axis=1)
-    found: dict[Merge, list[float]] = {kind: [] for kind in MERGES}
+    found: dict[Merge, Values] = {kind: np.zeros(len(queries)) for kind in MERGES}
     for share in SHARES:
         native = np.zeros(n, dtype=bool)
         native[generator.permutation(n)[: int(share * n)]] = True
@@ -122,8 +142,8 @@ def reciprocal_places(
             for kind in MERGES:
                 given = t[q] if kind == "ranks" else comparable(kind, t[q], native=s_b[q], mapped=t_b[q])
                 hits = merged(kind, _best(s[q], native), _best(given, ~native), k=n, share=share)
-                found[kind].append(1.0 / (1 + hits.ids.index(int(first[q]))))
-    return {kind: float(np.mean(each)) for kind, each in found.items()}
+                found[kind][q] += 1.0 / (1 + hits.ids.index(int(first[q]))) / len(SHARES)
+    return found
 
 
 def order_rows(
@@ -149,15 +169,17 @@ def order_rows(
         ConfigError: the order needs what is not given.
     """
     ids: list[Id] = []
-    worth: list[npt.NDArray[np.float64]] = []
+    worth: list[Values] = []
     both = _Both.of(sampled, upgrade) if order == "uncertain" else None
-    weights = None if both is None else uncertainty(upgrade.adapter, both.old, both.new, upgrade.modality)
-    for rows in store.scan(fields=[upgrade.old_field] if weights is not None else []):
+    error = None
+    if both is not None and len(both.old) >= SMALLEST:
+        error = Uncertainty.fitted(upgrade.adapter, both.old, both.new, upgrade.modality)
+    for rows in store.scan(fields=[upgrade.old_field] if error is not None else []):
         ids += rows.ids
-        if weights is not None:
-            worth.append(rows.vectors[upgrade.old_field].values @ weights)
+        if error is not None:
+            worth.append(error(rows.vectors[upgrade.old_field].values))
     places = np.random.default_rng(seed).permutation(len(ids))
-    if weights is not None and ids:
+    if worth:
         places = np.argsort(-np.concatenate(worth), kind="stable")
     shuffled = [ids[place] for place in places]
     if not isinstance(order, str):
@@ -172,23 +194,71 @@ def order_rows(
     return shuffled
 
 
-def uncertainty(adapter: Adapter, old: Floats, new: Floats, modality: Modality) -> npt.NDArray[np.float64]:
-    """w [d_old] of the regression ê(o) = w·o + c of e = ‖A(n) − o‖² by ridge; its order is that of w·o.
+@dataclass(frozen=True, eq=False, slots=True)
+class Uncertainty:
+    """ê of (2), up to c.
+
+    Attributes:
+        sample: [n, d_old] stored vectors of the sample, of unit norm.
+        a: of the isolation.
+        w: [d_old] of the vector.
+    """
+
+    sample: Values
+    a: float
+    w: Values
+
+    @classmethod
+    def fitted(cls, adapter: Adapter, old: Floats, new: Floats, modality: Modality) -> Uncertainty:
+        """Fitted on a sample.
+
+        Args:
+            adapter: new → old.
+            old: float32 [n, d_old].
+            new: float32 [n, d_new], of the same rows.
+            modality: of the rows.
+        """
+        o = old.astype(np.float64)
+        units = _units(o)
+        e = ((adapter.map(new, modality).astype(np.float64) - o) ** 2).sum(axis=1)
+        features = np.column_stack([isolation(units, units, own=True), o])
+        centred = features - features.mean(axis=0)
+        penalty = np.full(features.shape[1], RIDGE * o.var(axis=0).mean() * len(o))
+        penalty[0] = 0.0
+        found = np.linalg.lstsq(  # ridge as least squares on extra rows √penalty·x = 0, which is well conditioned
+            np.vstack([centred, np.diag(np.sqrt(penalty))]),
+            np.concatenate([e - e.mean(), np.zeros(len(penalty))]),
+            rcond=None,
+        )[0]
+        return cls(units, float(found[0]), found[1:])  # Eq. (2)
+
+    def __call__(self, old: Floats) -> Values:
+        """[m] for stored vectors [m, d_old]."""
+        o = old.astype(np.float64)
+        expected: Values = self.a * isolation(_units(o), self.sample) + o @ self.w
+        return expected
+
+
+def isolation(units: Values, sample: Values, *, own: bool = False) -> Values:
+    """i: the negated mean cosine to the nearest rows of the sample.
 
     Args:
-        adapter: new → old.
-        old: float32 [n, d_old].
-        new: float32 [n, d_new], of the same rows.
-        modality: of the rows.
+        units: [m, d] of unit norm.
+        sample: [n, d] likewise.
+        own: whether the rows are those of the sample: each is then no neighbour of its own.
     """
-    o = old.astype(np.float64)
-    e = ((adapter.map(new, modality).astype(np.float64) - o) ** 2).sum(axis=1)
-    centred = o - o.mean(axis=0)
-    covariance = centred.T @ centred / len(o)
-    penalty = RIDGE * np.trace(covariance) / len(covariance)
-    cross = centred.T @ (e - e.mean()) / len(o)
-    weights: npt.NDArray[np.float64] = np.linalg.solve(covariance + penalty * np.eye(len(covariance)), cross)
-    return weights
+    cosines = units @ sample.T
+    if own:
+        np.fill_diagonal(cosines, -np.inf)
+    nearest = np.partition(cosines, -NEAREST, axis=1)[:, -NEAREST:]
+    isolated: Values = -nearest.mean(axis=1)
+    return isolated
+
+
+def _units(vectors: Values) -> Values:
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    units: Values = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
+    return units
 
 
 def _queried(upgrade: Upgrade, store: Store, queries: Embeddings) -> list[Id]:

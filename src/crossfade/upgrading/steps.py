@@ -100,7 +100,7 @@ def backfill(
     store: Store,
     embed: Embed,
     *,
-    order: Order | Sequence[Id] = "uncertain",
+    order: Order | Sequence[Id] | None = None,
     queries: Embeddings | None = None,
     pace: Pace = AS_FAST_AS_IT_GOES,
     sample: int = SAMPLE,
@@ -113,7 +113,8 @@ def backfill(
         upgrade: cut over, or backfilling.
         store: its collection.
         embed: ids → the new model's vectors.
-        order: of the rows; looked at when it begins.
+        order: of the rows: ``uncertain`` first, most ``queried`` first, ``random``, or ids, and the others after them;
+            looked at when it begins. By default ``queried`` where there are queries, else ``uncertain``.
         queries: logged queries in the new space: by them the merge is chosen, and the order ``queried`` made.
         pace: how fast, and how far in this run.
         sample: rows that are encoded first, to choose the merge and the order by.
@@ -132,11 +133,12 @@ def backfill(
         require_unchanged(upgrade, store)
         upgrade.claim(store)
         worker = Worker(upgrade, store, embed, pace)
+        chosen = order or ("uncertain" if queries is None else "queried")
         stage = upgrade.state.now().stage
         if stage != "backfilling":
             require_step(stage, "backfilling")
         if stage == "cut over":
-            begun = _begin(upgrade, store, worker, order, queries, sample, seed, progress)
+            begun = _begin(upgrade, store, worker, chosen, queries, sample, seed, progress)
             if begun is not None:
                 return begun
         elif stage == "backfilled":

@@ -96,8 +96,8 @@ def test_pairs_come_from_what_is_stored_without_the_old_model(live: Live) -> Non
     assert len(pairs) == 119
     (part,) = pairs.parts
     contents = [live.contents[id_] for id_ in part.ids.tolist()]
-    np.testing.assert_array_equal(part.target, seen(contents, OLD))
-    np.testing.assert_array_equal(part.source, seen(contents, NEW))
+    np.testing.assert_array_equal(part.target.matrix(), seen(contents, OLD))
+    np.testing.assert_array_equal(part.source.matrix(), seen(contents, NEW))
     live.unreadable = set(live.contents)
     with pytest.raises(EncoderError, match="Do the ids of the items match"):
         pairs_from_store(live.store, "old", live.embed, NEW, count=10)

@@ -458,7 +458,7 @@ def test_rows_are_taken_in_the_order_asked_for(live: Live, upgrade: Upgrade, ord
         assert after == [id_ for id_ in given if id_ not in sample][:10] or set(given) - sample <= set(after)
     if order == "queried":
         wanted: dict[object, int] = {}
-        for hits in live.store.search(upgrade.adapter.map(log.matrix(), "image"), field="old", k=10):
+        for hits in live.store.search(upgrade.adapter.map(log.matrix(), "image"), field="old", k=50):
             for id_ in hits.ids:
                 wanted[id_] = wanted.get(id_, 0) + 1
         times = [wanted.get(id_, 0) for id_ in after]

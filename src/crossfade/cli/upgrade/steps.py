@@ -168,8 +168,9 @@ def backfill_command(
     encoder: Annotated[str, typer.Option("--encoder", "-e", help="The new model.")],
     data: ItemsOption,
     order: Annotated[
-        Literal["uncertain", "queried", "random"], typer.Option(help="Which rows first; looked at when it begins.")
-    ] = "uncertain",
+        Literal["uncertain", "queried", "random"] | None,
+        typer.Option(help="Which rows first; looked at when it begins. By default queried where --queries are given."),
+    ] = None,
     ids: Annotated[
         Path | None, typer.Option(help="In place of --order: a file of ids, one a line, which come first.")
     ] = None,
@@ -198,7 +199,7 @@ def backfill_command(
     if model.space != upgrade.new:
         raise SpaceMismatch(f"Backfilling writes vectors of {upgrade.new}; {model.space} was given. Name that model.")
     with upgrade.store() as store:
-        wanted: Order | Sequence[str | int] = order
+        wanted: Order | Sequence[str | int] | None = order
         if ids is not None:
             from crossfade.embeddings.core import as_ids
 
