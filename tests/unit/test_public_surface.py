@@ -31,7 +31,8 @@ LAYERS: dict[str, set[str]] = {
     "evaluation": {"errors", "spaces", "files", "embeddings"},
     "stores": {"errors", "spaces", "files", "embeddings"},
     "upgrading": {
-        "errors", "spaces", "files", "embeddings", "stores", "artifacts", "methods", "evaluation", "encoding", "two_stage",
+        "errors", "spaces", "files", "embeddings", "stores", "artifacts", "pairing", "datasets", "methods", "evaluation",
+        "encoding", "two_stage",
     },
     "methods": {"errors", "spaces", "files", "embeddings", "pairing", "artifacts", "training"},
     "backbones": {"errors", "files", "encoders"},

@@ -11,7 +11,7 @@ from crossfade.spaces import Metric
 from crossfade.stores.backend import Query
 from crossfade.stores.records import Hits, Records
 
-__all__ = ["exact_search", "rows_at_a_time"]
+__all__ = ["SCORES", "exact_search", "rows_at_a_time"]
 
 Doubles = npt.NDArray[np.float64]
 
@@ -78,3 +78,4 @@ def _l2(queries: Doubles, stored: Doubles) -> Doubles:
 
 
 SCORES: Mapping[Metric, Callable[[Doubles, Doubles], Doubles]] = {"cosine": _cosine, "dot": _dot, "l2": _l2}
+"""Metric → scores [q, n] of rows [n, d] for queries [q, d]; larger is better."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import final
 
 import numpy as np
 import numpy.typing as npt
 
-from crossfade.spaces import Metric
 from crossfade.stores.backend import Backend, Capabilities, Description, Query, VectorField
 from crossfade.stores.conditions import Condition, Kind, holds
+from crossfade.stores.exact import SCORES
 from crossfade.stores.ids import IdKind
 from crossfade.stores.records import Hits, Id, Records, Value, Vectors
 
@@ -164,31 +164,3 @@ class MemoryBackend(Backend):
             for name in fields
         }
         return Records(ids, vectors, {name: [self._rows[id_].get(name) for id_ in ids] for name in columns})
-
-
-Doubles = npt.NDArray[np.float64]
-
-
-def _cosine(queries: Doubles, stored: Doubles) -> Doubles:
-    """A zero vector is at no angle to any other: its score is 0."""
-    product: Doubles = _units(queries) @ _units(stored).T
-    return product
-
-
-def _units(vectors: Doubles) -> Doubles:
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    units: Doubles = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
-    return units
-
-
-def _dot(queries: Doubles, stored: Doubles) -> Doubles:
-    product: Doubles = queries @ stored.T
-    return product
-
-
-def _l2(queries: Doubles, stored: Doubles) -> Doubles:
-    distances: Doubles = np.linalg.norm(queries[:, None] - stored[None], axis=2)
-    return -distances
-
-
-SCORES: Mapping[Metric, Callable[[Doubles, Doubles], Doubles]] = {"cosine": _cosine, "dot": _dot, "l2": _l2}
