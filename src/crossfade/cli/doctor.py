@@ -23,6 +23,13 @@ FEATURES: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
     ("timm backbones", "timm", (("timm", "timm"), ("torchvision", "torchvision"))),
     ("embeddings endpoints", "openai", (("httpx", "httpx"),)),
     ("training methods (residual_mlp)", "torch", (("torch", "torch"),)),
+    (
+        "live stores (LanceDB, Qdrant, PostgreSQL)",
+        "stores",
+        (("lancedb", "lancedb"), ("qdrant_client", "qdrant-client"), ("psycopg", "psycopg")),
+    ),
+    ("live stores (Milvus)", "milvus", (("pymilvus", "pymilvus"),)),
+    ("live stores (FAISS)", "faiss", (("faiss", "faiss-cpu"),)),
     ("ONNX export", "onnx", (("onnx", "onnx"), ("onnxruntime", "onnxruntime"))),
     ("hub", "hub", (("huggingface_hub", "huggingface-hub"),)),
 )

@@ -6,6 +6,9 @@
     milvus://host:19530/photos                    milvus:///folder/file.db#photos, embedded
     faiss:///srv/photos.index?ids=photos.ids.txt
 
+What lies in files may be named by a relative path, without the slashes: ``lancedb:vectors#photos``. It is kept as the whole
+path, so that an upgrade finds it from any folder.
+
 No secret stands in an address: it is named in logs, errors, reports and state files. Passwords and keys come from the
 environment, under the names that the stores' own clients know: PGPASSWORD, QDRANT_API_KEY, MILVUS_TOKEN.
 """
@@ -15,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
 
 from crossfade.errors import ConfigError
 
@@ -27,7 +30,7 @@ class Address:
     """An address, taken apart.
 
     Attributes:
-        text: as it was given.
+        text: as it was given; with the whole path where that was relative.
         scheme: which store.
         user: empty where none is named.
         host: empty for what lies in files.
@@ -89,14 +92,19 @@ def parse_address(text: str) -> Address:
             "An address must hold no password, since it is named in logs and state files; this one does. Take it out, and set "
             "PGPASSWORD, QDRANT_API_KEY or MILVUS_TOKEN in the environment."
         )
-    if not parts.scheme or "://" not in text:
+    if not parts.scheme or not (parts.netloc or parts.path):
         raise ConfigError(f"The address of a store must be a URI such as lancedb:///folder#table; found {text!r}.")
+    scheme = parts.scheme
+    if not parts.netloc and not parts.path.startswith("/"):
+        whole = quote(str(Path(unquote(parts.path)).expanduser().absolute()))
+        parts = parts._replace(path=whole)
+        text = f"{scheme}://{urlunsplit(parts._replace(scheme=''))}"
     names = [name for name, _ in given]
     if len(set(names)) < len(names):
         raise ConfigError(f"Each option of an address is given once; found {', '.join(names)}.")
     return Address(
         text,
-        parts.scheme,
+        scheme,
         unquote(parts.username or ""),
         parts.hostname or "",
         port,
