@@ -108,7 +108,7 @@ class Server:
 
 
 class PostgreSQLMaker(Maker):
-    """Filled by psycopg and the client of pgvector."""
+    """Filled by psycopg, with vectors as the text that pgvector reads."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -116,8 +116,6 @@ class PostgreSQLMaker(Maker):
         self._stores: list[Store] = []
 
     def make(self, fields: Sequence[VectorField], columns: Mapping[str, Kind], ids: IdKind, records: Records) -> Store:
-        from pgvector.psycopg import register_vector
-
         name = f"made_{next(NUMBERS)}"
         types = {"id": f"{ID_TYPES[ids]} PRIMARY KEY"}
         types |= {field.name: f"vector({field.dimension})" for field in fields}
@@ -125,7 +123,6 @@ class PostgreSQLMaker(Maker):
         table = sql.Identifier(name)
         given = ["id", *records.vectors, *records.columns]
         with self._server.connect() as connection:
-            register_vector(connection)
             defined = [sql.SQL("{} {}").format(sql.Identifier(n), sql.SQL(type_)) for n, type_ in types.items()]
             connection.execute(sql.SQL("CREATE TABLE {} ({})").format(table, sql.SQL(", ").join(defined)))
             insert = sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(
@@ -154,5 +151,5 @@ class PostgreSQLMaker(Maker):
 
     @staticmethod
     def _row(records: Records, row: int) -> list[object]:
-        vectors = [each.values[row] if each.present[row] else None for each in records.vectors.values()]
+        vectors = [str(each.values[row].tolist()) if each.present[row] else None for each in records.vectors.values()]
         return [records.ids[row], *vectors, *(column[row] for column in records.columns.values())]

@@ -69,7 +69,9 @@ class Address:
             ConfigError: there is none, or a host is named.
         """
         if self.host or self.path in ("", "/"):
-            raise ConfigError(f"{self.text} must name a path on this machine, as {self.scheme}:///path.")
+            raise ConfigError(
+                f"An address of {self.scheme} must name a path on this machine, as {self.scheme}:///path."
+            )
         return Path(self.path)
 
 
@@ -93,7 +95,9 @@ def parse_address(text: str) -> Address:
             "PGPASSWORD, QDRANT_API_KEY or MILVUS_TOKEN in the environment."
         )
     if not parts.scheme or not (parts.netloc or parts.path):
-        raise ConfigError(f"The address of a store must be a URI such as lancedb:///folder#table; found {text!r}.")
+        raise ConfigError(
+            "The address of a store must be a URI such as lancedb:///folder#table; this one has no scheme, or names nothing."
+        )
     scheme = parts.scheme
     if not parts.netloc and not parts.path.startswith("/"):
         whole = quote(str(Path(unquote(parts.path)).expanduser().absolute()))
