@@ -43,5 +43,8 @@ class Maker(ABC):
     def destroy(self, store: Store) -> None:
         """Delete the collection by the store's own client, behind the back of ``store``."""
 
+    def let_go(self) -> None:  # noqa: B027
+        """Let another process open what was made, where only one can have it open."""
+
     def close(self) -> None:  # noqa: B027
         """Stop what was started; few start anything."""

@@ -10,7 +10,7 @@ from qdrant_client import QdrantClient, models
 from crossfade.stores import Records, Store, VectorField, open_store
 from crossfade.stores.conditions import Kind
 from crossfade.stores.ids import IdKind
-from crossfade.stores.qdrant_connection import borrow
+from crossfade.stores.qdrant_local import LocalFolder, borrow
 from stores.base import Maker
 
 DISTANCES = {"cosine": models.Distance.COSINE, "dot": models.Distance.DOT, "l2": models.Distance.EUCLID}
@@ -22,8 +22,14 @@ class QdrantMaker(Maker):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         QdrantClient(path=str(folder)).close()
-        self.shared = borrow(folder)
+        self._shared: LocalFolder | None = None
         self._made = 0
+
+    @property
+    def shared(self) -> LocalFolder:
+        if self._shared is None:
+            self._shared = borrow(self.folder)
+        return self._shared
 
     def make(self, fields: Sequence[VectorField], columns: Mapping[str, Kind], ids: IdKind, records: Records) -> Store:
         self._made += 1
@@ -47,8 +53,13 @@ class QdrantMaker(Maker):
     def destroy(self, store: Store) -> None:
         self.shared.client.delete_collection(store.address.rpartition("/")[2].partition("?")[0])
 
+    def let_go(self) -> None:
+        if self._shared is not None:
+            self._shared.release()
+            self._shared = None
+
     def close(self) -> None:
-        self.shared.release()
+        self.let_go()
 
     def _point(self, row: int, ids: IdKind, records: Records) -> models.PointStruct:
         payload = {name: column[row] for name, column in records.columns.items() if column[row] is not None}

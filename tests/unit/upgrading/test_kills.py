@@ -62,6 +62,7 @@ def kill_and_resume(
     (folder / "contents.json").write_text(json.dumps(contents))
     if not live.store.capabilities.shared:
         live.store.close()
+        maker.let_go()
     process = processes.Process(target=killed.run, args=(live.folder, address, folder / "contents.json", at))
     process.start()
     if after:
