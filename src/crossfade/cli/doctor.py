@@ -7,7 +7,7 @@ import sys
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -40,11 +40,17 @@ def command(
     data: Annotated[
         str | None, typer.Argument(help="A data set to check too: counts, missing links, repeated ids.")
     ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            help="A collection to check too: holes, NaN, zeros, norms, repeated vectors, two models in one field."
+        ),
+    ] = None,
     json_: JsonFlag = False,
 ) -> None:
-    """Check the installation, and a data set.
+    """Check the installation, a data set, and a collection in a vector store.
 
-    Says what can be used, and the pip command that brings the rest.
+    Says what can be used, and the pip command that brings the rest. A collection is read once, and nothing of it is changed.
     """
     from crossfade import __version__
     from crossfade.methods import METHODS
@@ -55,6 +61,7 @@ def command(
         from crossfade.datasets import check, open_dataset
 
         summary = check(open_dataset(data))
+    collection = None if store is None else _collection(store)
     about = {"crossfade": __version__, "python": sys.version.split()[0], "platform": platform.platform()}
     if json_:
         found = [_as_json(feature) for feature in features]
@@ -65,6 +72,7 @@ def command(
                 "methods": list(METHODS),
                 "demo_encoders": _demo_encoders(),
                 "data": summary and summary.to_dict(),
+                "store": collection,
             }
         )
         return
@@ -79,6 +87,14 @@ def command(
     if summary is not None:
         typer.echo()
         typer.echo(str(summary))
+    for name, field in (collection or {}).get("fields", {}).items():
+        typer.echo()
+        typer.echo(f"{store}, field {name!r}: {field['registered'] or 'not registered (crossfade upgrade register)'}")
+        print_rows(
+            {what: field[what] for what in ("rows", "holes", "not_finite", "zero", "not_unit", "norms", "repeated")}
+        )
+        for note in field["notes"] or ["nothing is wrong"]:
+            typer.echo(note)
 
 
 @dataclass(frozen=True)
@@ -108,6 +124,19 @@ def _feature(name: str, extra: str, packages: tuple[tuple[str, str], ...]) -> _F
             found.append(distribution)
     mend = f"pip install 'crossfade[{extra}]'" if extra else "pip install --force-reinstall crossfade"
     return _Feature(name, tuple(found), tuple(missing), mend)
+
+
+def _collection(address: str) -> dict[str, Any]:
+    """What every vector field of a collection is like, as JSON values."""
+    from crossfade.stores import open_store
+    from crossfade.stores.health import examine
+
+    with open_store(address) as store:
+        fields: dict[str, Any] = {}
+        for name in store.shape.fields:
+            space = store.space(name)
+            fields[name] = {"registered": str(space) if space else None, **examine(store, name).to_dict()}
+        return {"address": store.address, "fields": fields}
 
 
 def _demo_encoders() -> dict[str, str]:

@@ -13,15 +13,25 @@ from crossfade.errors import ConfigError
 if TYPE_CHECKING:
     from crossfade.embeddings.collection import Collection
 
-__all__ = ["LinksOption", "NewOption", "NewSpaceOption", "OldOption", "OldSpaceOption", "open_side"]
-
-OldOption = Annotated[
-    list[str],
-    typer.Option(
-        "--old", help="The old model's vectors: a folder or file, or image=PATH and text=PATH (repeat the option)."
-    ),
+__all__ = [
+    "LinksOption",
+    "NewOption",
+    "NewSpaceOption",
+    "OldOption",
+    "OldSpaceOption",
+    "OptionalNew",
+    "OptionalOld",
+    "open_side",
 ]
-NewOption = Annotated[list[str], typer.Option("--new", help="The new model's vectors, named in the same way.")]
+
+_OLD = typer.Option(
+    "--old", help="The old model's vectors: a folder or file, or image=PATH and text=PATH (repeat the option)."
+)
+_NEW = typer.Option("--new", help="The new model's vectors, named in the same way.")
+OldOption = Annotated[list[str], _OLD]
+NewOption = Annotated[list[str], _NEW]
+OptionalOld = Annotated[list[str] | None, _OLD]
+OptionalNew = Annotated[list[str] | None, _NEW]
 OldSpaceOption = Annotated[
     Path | None, typer.Option(help="JSON file that names the old space, where the old vectors' own files do not.")
 ]

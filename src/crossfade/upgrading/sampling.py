@@ -7,7 +7,7 @@ import numpy as np
 from crossfade.embeddings import Embeddings
 from crossfade.embeddings.core import as_ids
 from crossfade.errors import ConfigError, EncoderError
-from crossfade.pairing import Pairs, pair
+from crossfade.pairing import Pairs, Side, pair
 from crossfade.spaces import Space
 from crossfade.stores import Id, Store
 from crossfade.two_stage.items import Embed, embed_all
@@ -46,7 +46,15 @@ def sample_ids(store: Store, count: int, *, by: str | None = None, seed: int = 0
 
 
 def pairs_from_store(
-    store: Store, field: str, embed: Embed, space: Space, *, count: int, by: str | None = None, seed: int = 0
+    store: Store,
+    field: str,
+    embed: Embed,
+    space: Space,
+    *,
+    count: int,
+    by: str | None = None,
+    seed: int = 0,
+    queries: Side = (),
 ) -> Pairs:
     """Pairs of stored old vectors and the new model's.
 
@@ -58,6 +66,7 @@ def pairs_from_store(
         count: rows that are sampled.
         by: a column whose values get equal shares.
         seed: of the sample.
+        queries: logged ones by the new model; see :func:`crossfade.pair`.
 
     Raises:
         EncoderError: no item could be encoded.
@@ -75,4 +84,4 @@ def pairs_from_store(
             f"None of {len(ids)} sampled items could be encoded. Do the ids of the items match those of {store.address}?"
         )
     new = Embeddings(ids[able], np.concatenate(parts)[able], space, old.modality)
-    return pair(old.select(able), new)
+    return pair(old.select(able), new, queries=queries)
