@@ -20,7 +20,7 @@ from benchmarks.compatible_training.images import DATA, FOLDER, NATURAL, Images,
 from benchmarks.compatible_training.models import Named, Place, default_folder, named_classes
 from benchmarks.compatible_training.rows import Row, rows_of
 from benchmarks.compatible_training.sequence import sequence
-from benchmarks.compatible_training.settings import PARTS, SETTINGS, Setting, smaller
+from benchmarks.compatible_training.settings import CHOSEN, PARTS, SETTINGS, Setting, smaller
 from benchmarks.record import shared_data, write
 
 EPOCHS = 16
@@ -70,7 +70,8 @@ class Run:
         setting = SETTINGS[part.setting]
         if options.quick:
             setting = Setting(smaller(setting.new), None if setting.old is None else smaller(setting.old))
-        rows = rows_of(place, setting, seed=seed, wanted=part.rows, named=lambda: _text_labelled(place.images))
+        wanted = (*part.rows, *CHOSEN[data]) if part.main else part.rows
+        rows = rows_of(place, setting, seed=seed, wanted=wanted, named=lambda: _text_labelled(place.images))
         self.results.setdefault(upgrade, {})[seed] = {row.name: row for row in rows}
 
     def _images(self, data: str) -> Images:

@@ -13,10 +13,10 @@ from crossfade.compatible.network import NetworkConfig
 __all__ = [
     "BCT",
     "BT2",
+    "CHOSEN",
     "INDEPENDENT",
     "LENGTHS",
     "OCA",
-    "OCA_STRONG",
     "PARTS",
     "POST_HOC",
     "RECIPES",
@@ -32,9 +32,6 @@ __all__ = [
 ]
 
 INDEPENDENT, BCT, BT2, OCA = "independent", "BCT", "BT²", "OCA"
-OCA_STRONG = f"{OCA}, influence × 4"
-"""One of :func:`varied`; it was taken into the part ``classes`` when OCA's own weights had missed bars there."""
-
 FACTORS = (("0", 0.0), ("¼", 0.25), ("4", 4.0))
 """What a weight is multiplied by; 0 only where the influence loss still ties the models."""
 LENGTHS = (8, 16, 30)
@@ -163,7 +160,7 @@ class Part:
         rows: of :data:`RECIPES` and :data:`POST_HOC`, or those of :func:`varied`.
         lengths: epochs; empty: the command line's.
         tuning: whether a part of the training images stands for the test images, to choose by.
-        main: whether it is run with every seed; the others are with ``--side-seeds``.
+        main: whether it has bars, the rows of :data:`CHOSEN` and every seed; the others have ``--side-seeds``.
     """
 
     setting: str
@@ -174,7 +171,11 @@ class Part:
     main: bool = False
 
 
-EVERY = (*RECIPES, OCA_STRONG, *POST_HOC)
+CHOSEN = {NATURAL: (f"{OCA}, influence × 4",), GLYPHS: (f"{OCA}, influence × ¼",)}
+"""Data set → rows of :func:`varied` that the part ``weights`` found best, on training images that were held out: the largest
+*cross* among the settings of a method, where that is more than what the defaults have."""
+
+EVERY = (*RECIPES, *POST_HOC)
 FEW = (INDEPENDENT, BCT, OCA, BT2)
 VARIED = (*FEW, *(recipe.name for recipe in varied()))
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.compatible_training.rows import METRICS, OLD_MODEL, Row, System
-from benchmarks.compatible_training.settings import BCT, BT2, INDEPENDENT, OCA, OCA_STRONG, POST_HOC
+from benchmarks.compatible_training.settings import BCT, BT2, CHOSEN, INDEPENDENT, OCA, POST_HOC
 from crossfade.evaluation import Bootstrap, Estimate, SequenceEvaluation
 from crossfade.evaluation.verdicts import decide
 
@@ -26,6 +26,9 @@ __all__ = [
     "swept",
     "verdict",
 ]
+
+JUDGED = (BT2, OCA, *dict.fromkeys(name for rows in CHOSEN.values() for name in rows))
+"""The rows that bars are about."""
 
 RESAMPLES, LEVEL = 2000, 0.95
 DECIDES = "mAP"
@@ -83,7 +86,7 @@ def comparisons(seeds: Seeds) -> list[Line]:
         if name == OLD_MODEL:
             continue
         pairs: list[tuple[str, System, str, System]] = [("cross − old/old", "new/old", OLD_MODEL, "new/new")]
-        if name in (OCA, OCA_STRONG, BT2):
+        if name in JUDGED:
             pairs.append((f"cross − {BCT} cross", "new/old", BCT, "new/old"))
         if name not in (INDEPENDENT, *POST_HOC):
             pairs.append(("self − independent self", "new/new", INDEPENDENT, "new/new"))
@@ -115,6 +118,7 @@ def swept(results: Results) -> list[Line]:
                 continue
             lines.append(
                 {
+                    "data": upgrade.data,
                     "epochs": upgrade.epochs,
                     "row": name,
                     "cross − old/old, mAP": _points(found),
@@ -132,7 +136,7 @@ def bars(seeds: Seeds) -> list[Line]:
     def add(bar: str, shown: str, *, met: bool) -> None:
         lines.append({"bar": bar, "measured": shown, "met": "met" if met else "missed"})
 
-    for name in (BT2, OCA, OCA_STRONG):
+    for name in JUDGED:
         rows = _having(seeds, name)
         whole = _between(seeds, name, "new/old", OLD_MODEL, "new/new", DECIDES)
         if whole is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from crossfade.upgrading.backfilling import Backfilled, Pace
 from crossfade.upgrading.planning import Expected, Plan, plan_upgrade
+from crossfade.upgrading.reranking import Reranker
 from crossfade.upgrading.searching import Searcher
 from crossfade.upgrading.shadowing import Shadow
 from crossfade.upgrading.stages import SERVING, STAGES, Serving, Stage
@@ -19,6 +20,7 @@ __all__ = [
     "Expected",
     "Pace",
     "Plan",
+    "Reranker",
     "Searcher",
     "Serving",
     "Shadow",

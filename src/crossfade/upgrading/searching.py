@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self, final
 
 import numpy as np
@@ -14,6 +13,8 @@ from crossfade.methods.base import as_queries
 from crossfade.spaces import Modality, Space
 from crossfade.stores import Hits, Store, Where
 from crossfade.upgrading.merging import Background, Merge, comparable, merged
+from crossfade.upgrading.reranking import Reranker
+from crossfade.upgrading.scoring import scores
 from crossfade.upgrading.stages import Serving
 from crossfade.upgrading.upgrade import Upgrade
 
@@ -44,6 +45,7 @@ class Searcher:
         old: the old model, which encodes queries before the cutover; needed for ``text`` and ``image`` only.
         new: the new model, which encodes them afterwards.
         merge: how a mixed gallery is merged; by default as was measured when backfilling began.
+        rerank: re-rank what new queries find by the new model's own vectors, made where they are needed.
 
     Raises:
         SpaceMismatch: an encoder is of another space than the upgrade.
@@ -57,6 +59,7 @@ class Searcher:
         old: Encoder | None = None,
         new: Encoder | None = None,
         merge: Merge | None = None,
+        rerank: Reranker | None = None,
     ) -> None:
         self.upgrade = upgrade if isinstance(upgrade, Upgrade) else Upgrade.open(upgrade)
         self._given = store
@@ -65,7 +68,7 @@ class Searcher:
             if encoder is not None and encoder.space != space:
                 raise SpaceMismatch(f"The {which} encoder must make vectors of {space}; {encoder.space} was given.")
         self._encoders = {"old": old, "new": new}
-        self._merge = merge
+        self._merge, self._rerank = merge, rerank
         self._background: Background | None = None
         self._chosen: tuple[Merge, float] | None = None
 
@@ -168,9 +171,12 @@ class Searcher:
         if serving == "native":
             return self._asked(upgrade.new_field, queries, upgrade.new, k, where, exact)
         mapped = upgrade.adapter.map(queries, kind)
-        if serving != "mixed":
-            return self._asked(upgrade.old_field, mapped, upgrade.old, k, where, exact)
-        return self._mixed(queries, mapped, k, where, exact)
+        depth = k if self._rerank is None else max(k, self._rerank.candidates)
+        if serving == "mixed":
+            found = self._mixed(queries, mapped, depth, where, exact)
+        else:
+            found = self._asked(upgrade.old_field, mapped, upgrade.old, depth, where, exact)
+        return found if self._rerank is None else self._rerank.ranked(upgrade, self._store, queries, found, k)
 
     def _mixed(self, queries: Floats, mapped: Floats, k: int, where: Where | None, exact: bool) -> list[Hits]:
         """Rows without a native vector first, the others after: a row that is backfilled in between is in both, not in none."""
@@ -228,20 +234,3 @@ class Searcher:
         if image is None:
             raise ConfigError("A search has one query: a text, an image or a vector.")
         return encoder.encode_images([image]), encoder.space, "image"
-
-
-def scores(queries: Floats, rows: Floats, space: Space) -> Sequence[Floats]:
-    """[q, b] scores of rows under a space's metric; rows and queries of cosine spaces need no unit norm.
-
-    Args:
-        queries: float32 [q, d].
-        rows: float32 [b, d].
-        space: whose metric compares them.
-    """
-    if space.metric == "l2":
-        squares = (queries**2).sum(axis=1)[:, None] - 2.0 * queries @ rows.T + (rows**2).sum(axis=1)
-        distances: Floats = -np.sqrt(np.maximum(squares, 0.0))
-        return list(distances)
-    if space.metric == "cosine":
-        queries, rows = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in (queries, rows))
-    return list(queries @ rows.T)

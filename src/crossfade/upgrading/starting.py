@@ -34,7 +34,7 @@ from crossfade.methods.base import Adapter
 from crossfade.spaces import Modality
 from crossfade.stores import Hits, Id, Records, Store
 from crossfade.upgrading.merging import MERGES, Background, Merge, comparable, merged
-from crossfade.upgrading.searching import scores
+from crossfade.upgrading.scoring import scores
 from crossfade.upgrading.upgrade import BACKGROUND, Upgrade
 
 __all__ = ["ORDERS", "Order", "Uncertainty", "choose_merge", "isolation", "order_rows", "reciprocal_places"]

@@ -10,7 +10,7 @@ from live import NEW, OLD, fitted, queries, seen
 
 from crossfade.stores import Hits
 from crossfade.upgrading.merging import MERGES, Background, Merge, comparable, merged
-from crossfade.upgrading.searching import scores
+from crossfade.upgrading.scoring import scores
 from crossfade.upgrading.starting import SHARES, Uncertainty, choose_merge, reciprocal_places
 
 FLOATS = st.floats(-5, 5, allow_nan=False, width=32)
