@@ -319,6 +319,10 @@ def test_a_field_is_added_filled_emptied_and_dropped(two_fields: Store, content:
 
     (hits,) = store.search(vectors[0], field="new", k=10)
     assert hits.ids == ids[:2]
+    assert store.count(lacking="new") == len(content) - 2
+    script = content.columns["script"]
+    latin = sum(script[row] == "LATIN" for row in range(len(content)) if row not in (3, 8))
+    assert store.count({"script": "LATIN"}, lacking="new") == latin
     (others,) = store.search(content.vectors["old"].values[3], field="old", k=100, lacking="new")
     assert set(others.ids) == set(content.ids) - set(ids)
 

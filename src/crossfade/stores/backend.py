@@ -122,8 +122,8 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def count(self, where: tuple[Condition, ...]) -> int:
-        """How many rows meet the conditions, at this moment."""
+    def count(self, where: tuple[Condition, ...], lacking: str | None = None) -> int:
+        """How many rows meet the conditions, and have no vector in the field ``lacking``, at this moment."""
 
     @abstractmethod
     def scan(

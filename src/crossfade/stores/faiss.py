@@ -143,7 +143,7 @@ class FaissBackend(Backend):
         self._require_same()
         return Description(self._ids.kind, {self._field.name: self._field}, {})
 
-    def count(self, where: tuple[Condition, ...]) -> int:
+    def count(self, where: tuple[Condition, ...], lacking: str | None = None) -> int:
         """See :meth:`Backend.count`."""
         self._require_same()
         return self._index.count

@@ -147,10 +147,11 @@ class LanceDBBackend(Backend):
                 found[field] = replace(found[field], metric=metric)
         return Description(kind, found, {c.name: kind_of_column(c.type) for c in others if c.name not in found})
 
-    def count(self, where: tuple[Condition, ...]) -> int:
+    def count(self, where: tuple[Condition, ...], lacking: str | None = None) -> int:
         """See :meth:`Backend.count`."""
-        with self._connection.translated("be counted", [each.column for each in where]):
-            return int(self._table.count_rows(self._filter(where)))
+        needed = [*(each.column for each in where), *([] if lacking is None else [lacking])]
+        with self._connection.translated("be counted", needed):
+            return int(self._table.count_rows(self._filter(where, lacking)))
 
     def scan(
         self, fields: Sequence[str], columns: Sequence[str], where: tuple[Condition, ...], batch: int

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -94,7 +95,7 @@ def _of_whole(name: str, each: Condition, type_: pa.DataType) -> str:
 
 def _bounds(type_: pa.DataType) -> tuple[int, int]:
     """The smallest and the largest whole number of a type."""
-    limits = np.iinfo(np.dtype(type_.to_pandas_dtype()))
+    limits = np.iinfo(cast(type[np.integer[Any]], type_.to_pandas_dtype()))
     return int(limits.min), int(limits.max)
 
 

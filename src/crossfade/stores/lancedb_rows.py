@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -116,7 +116,8 @@ def _vectors_of(column: pa.ChunkedArray[Any]) -> Vectors:
     start = 0
     for chunk in column.chunks:
         stop = start + len(chunk)
-        numbers = chunk.values.slice(chunk.offset * dimension, len(chunk) * dimension).to_numpy(zero_copy_only=False)
+        flat: pa.Array[Any] = cast(pa.FixedSizeListArray, chunk).values
+        numbers = flat.slice(chunk.offset * dimension, len(chunk) * dimension).to_numpy(zero_copy_only=False)
         with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, as the metric would find it
             values[start:stop] = numbers.reshape(len(chunk), dimension)
         if chunk.null_count:
@@ -169,7 +170,7 @@ def ids_array(ids: Sequence[Id], type_: pa.DataType) -> pa.Array[Any]:
     """
     if _is_uuid(type_):
         content = [bytes.fromhex(str(each).replace("-", "")) for each in ids]
-        return pa.ExtensionArray.from_storage(type_, pa.array(content, type=pa.binary(16)))
+        return pa.ExtensionArray.from_storage(cast(pa.BaseExtensionType, type_), pa.array(content, type=pa.binary(16)))
     return _array(ids, type_, "the column of ids")
 
 
@@ -191,7 +192,8 @@ def vectors_array(
     if vectors is None:
         if not column.nullable:
             raise StoreError(f"The field {column.name!r} must have a vector in each row, and cannot be emptied.")
-        return pa.nulls(rows, column.type)
+        empty: pa.Array[Any] = pa.nulls(rows, column.type)
+        return empty
     with np.errstate(over="ignore"):
         numbers = vectors.astype(column.type.value_type.to_pandas_dtype(), copy=False)
     if numbers.dtype.itemsize < vectors.dtype.itemsize and not np.isfinite(numbers).all():

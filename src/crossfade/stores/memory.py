@@ -57,10 +57,11 @@ class MemoryBackend(Backend):
         with self._lock:
             return Description(self._ids, dict(self._fields), dict(self._columns))
 
-    def count(self, where: tuple[Condition, ...]) -> int:
+    def count(self, where: tuple[Condition, ...], lacking: str | None = None) -> int:
         """See :meth:`Backend.count`."""
         with self._lock:
-            return len(self._meeting(where))
+            without = {} if lacking is None else self._vectors[lacking]
+            return sum(id_ not in without for id_ in self._meeting(where))
 
     def scan(
         self, fields: Sequence[str], columns: Sequence[str], where: tuple[Condition, ...], batch: int

@@ -129,7 +129,7 @@ class MilvusBackend(Backend):
         """See :meth:`Backend.describe`."""
         return self._client.describe().description()
 
-    def count(self, where: tuple[Condition, ...]) -> int:
+    def count(self, where: tuple[Condition, ...], lacking: str | None = None) -> int:
         """See :meth:`Backend.count`."""
         test = expression(where, self._client.shape.columns)
         return 0 if test is None else int(self._client.query(test, ["count(*)"])[0]["count(*)"])

@@ -59,9 +59,10 @@ class PostgreSQLBackend(Backend):
         self._table = table = self._read()
         return Description(table.ids, table.fields, {name: column.kind for name, column in table.columns.items()})
 
-    def count(self, where: tuple[Condition, ...]) -> int:
+    def count(self, where: tuple[Condition, ...], lacking: str | None = None) -> int:
         """See :meth:`Backend.count`."""
-        return self._one(sql.count(self._having((), _names(where)), where))
+        fields = () if lacking is None else (lacking,)
+        return self._one(sql.count(self._having(fields, _names(where)), where, lacking))
 
     def scan(
         self, fields: Sequence[str], columns: Sequence[str], where: tuple[Condition, ...], batch: int

@@ -103,10 +103,13 @@ class _Parameters:
         return Statement(text, tuple(self._values))
 
 
-def count(table: Table, where: tuple[Condition, ...]) -> Statement:
-    """Count rows."""
+def count(table: Table, where: tuple[Condition, ...], lacking: str | None = None) -> Statement:
+    """Count rows; of those that have no vector in ``lacking``."""
     given = _Parameters()
-    return given.statement(SQL("SELECT count(*) FROM {} WHERE {}").format(_name(table), _where(table, where, given)))
+    condition = _where(table, where, given)
+    if lacking is not None:
+        condition = SQL("{} AND {} IS NULL").format(condition, _of(lacking))
+    return given.statement(SQL("SELECT count(*) FROM {} WHERE {}").format(_name(table), condition))
 
 
 def scan(table: Table, fields: Sequence[str], columns: Sequence[str], where: tuple[Condition, ...]) -> Statement:

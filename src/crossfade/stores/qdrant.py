@@ -159,9 +159,9 @@ class QdrantBackend(Backend):
         self._rows.learn(sample)
         return Description(self._rows.ids, dict(self._fields), columns, schemaless=True)
 
-    def count(self, where: tuple[Condition, ...]) -> int:
+    def count(self, where: tuple[Condition, ...], lacking: str | None = None) -> int:
         """See :meth:`Backend.count`."""
-        meeting = rows_meeting(where)
+        meeting = rows_meeting(where, lacking=lacking)
         return self._connection.ask(
             lambda client: client.count(self._collection, count_filter=meeting, exact=True)
         ).count

@@ -101,9 +101,12 @@ class Store:
                     "Take a store that can (docs/stores.md), or leave out the step that needs it."
                 )
 
-    def count(self, where: Where | None = None) -> int:
-        """How many rows there are, or meet the conditions."""
-        return self._backend.count(self._conditions(where))
+    def count(self, where: Where | None = None, *, lacking: str | None = None) -> int:
+        """How many rows there are, or meet the conditions, or have no vector in the field ``lacking``."""
+        if lacking is not None:
+            self.require("second_field")
+            (lacking,) = self._fields([lacking])
+        return self._backend.count(self._conditions(where), lacking)
 
     def scan(
         self,

@@ -73,7 +73,7 @@ class Backfilled:
         encoded: rows whose item was encoded.
         waiting: rows that still wait.
         failed: rows of which no vector can be made, in all runs.
-        why: why it stopped: ``done``, ``limit``, ``paused`` or ``interrupted``.
+        why: why it stopped: ``done``, ``limit``, ``paused``, ``interrupted`` or ``overtaken``.
     """
 
     encoded: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Self, final
 
 import numpy as np
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["Searcher"]
 
 Floats = npt.NDArray[np.float32]
+
+FRESH = 2.0
+"""Seconds for which the share that is backfilled is taken to be what it was."""
 
 DEEPER = 2
 """Both parts of a mixed gallery are asked for this many times k: merging may take nearly all from either."""
@@ -70,7 +74,7 @@ class Searcher:
         self._encoders = {"old": old, "new": new}
         self._merge, self._rerank = merge, rerank
         self._background: Background | None = None
-        self._chosen: tuple[Merge, float] | None = None
+        self._counted = (-FRESH, 0.0)
 
     def __enter__(self) -> Self:
         return self
@@ -213,9 +217,10 @@ class Searcher:
         kind: Merge = self._merge or self.upgrade.state.fact("merge") or "ranks"
         if kind != "ranks":
             return kind, 0.0
-        done = self.upgrade.state.counts()
-        whole = sum(done.values())
-        return kind, min(max(done.get("done", 0) / whole if whole else 0.0, 1e-6), 1.0 - 1e-6)
+        if time.monotonic() - self._counted[0] > FRESH:
+            done = self.upgrade.state.counts()
+            self._counted = (time.monotonic(), done.get("done", 0) / max(sum(done.values()), 1))
+        return kind, min(max(self._counted[1], 1e-6), 1.0 - 1e-6)
 
     def _rows(self) -> Background:
         if self._background is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -122,7 +122,8 @@ def backfill(
         progress: shown on stderr, or what is called with each.
 
     Returns:
-        What this run did; ``why`` is ``done`` where every row has its native vector.
+        What this run did; ``why`` is ``done`` where every row has its native vector, and ``overtaken`` where the application
+        goes on writing old vectors faster than sweeps find none.
 
     Raises:
         UpgradeRefused: it is not cut over, or another process is at work.
@@ -145,13 +146,15 @@ def backfill(
             upgrade.state.move("backfilling", step="backfill")
         elif upgrade.state.now().paused:
             upgrade.state.pause("")
+        done = worker.queue(progress=progress)
         for _ in range(ROUNDS):
+            if done.why != "done":
+                return done
+            if worker.sweep() == 0:
+                upgrade.state.move("backfilled", step="backfill", metrics={"rows": upgrade.state.counts()})
+                return done
             done = worker.queue(progress=progress)
-            if done.why != "done" or worker.sweep() == 0:
-                break
-        if done.why == "done" and done.waiting == 0:
-            upgrade.state.move("backfilled", step="backfill", metrics={"rows": upgrade.state.counts()})
-        return done
+        return replace(done, why="overtaken")
 
 
 def finish(upgrade: Upgrade, store: Store, *, drop_old: bool = False, keep_mixed: bool = False) -> None:
@@ -176,7 +179,7 @@ def finish(upgrade: Upgrade, store: Store, *, drop_old: bool = False, keep_mixed
     if moment.stage == "cut over":
         upgrade.state.move("finished", step="finish", serving="mapped")
     elif moment.stage == "backfilled":
-        without = lacking(upgrade, store)
+        without = store.count(lacking=upgrade.new_field)
         if without and not keep_mixed:
             raise UpgradeRefused(
                 f"{without} rows have no native vector, and searches of the new field would not find them. Backfill again, "
@@ -232,14 +235,8 @@ def status(upgrade: Upgrade, store: Store | None = None) -> dict[str, Any]:
     if store is not None:
         found["rows"] = store.count()
         if upgrade.new_field in store.describe().fields:
-            found["without native vector"] = lacking(upgrade, store)
+            found["without native vector"] = store.count(lacking=upgrade.new_field)
     return found
-
-
-def lacking(upgrade: Upgrade, store: Store) -> int:
-    """How many rows have no native vector."""
-    scan = store.scan(fields=[upgrade.new_field])
-    return sum(int((~rows.vectors[upgrade.new_field].present).sum()) for rows in scan)
 
 
 def require_unchanged(upgrade: Upgrade, store: Store) -> None:

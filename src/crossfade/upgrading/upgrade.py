@@ -67,7 +67,7 @@ class Upgrade:
         Raises:
             FormatError: it is none, or is damaged.
         """
-        path = Path(folder)
+        path = Path(folder).absolute()
         state = State(path)
         known = {name: state.fact(name) for name in ("id", "address", "modality", "old_field", "new_field")}
         if any(value is None for value in known.values()):
