@@ -116,7 +116,7 @@ def _vectors_of(column: pa.ChunkedArray[Any]) -> Vectors:
     start = 0
     for chunk in column.chunks:
         stop = start + len(chunk)
-        flat: pa.Array[Any] = cast(pa.FixedSizeListArray, chunk).values
+        flat: pa.Array[Any] = cast(Any, chunk).values
         numbers = flat.slice(chunk.offset * dimension, len(chunk) * dimension).to_numpy(zero_copy_only=False)
         with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, as the metric would find it
             values[start:stop] = numbers.reshape(len(chunk), dimension)
