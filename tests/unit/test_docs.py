@@ -38,7 +38,7 @@ def test_the_readme_example_runs(tmp_path: Path) -> None:
         "two-stage.md",
         "upgrading.md",
         "xbt.md",
-    ],  # fmt: skip
+    ],
 )
 def test_the_examples_of_a_page_run_one_after_the_other(page: str, tmp_path: Path) -> None:
     example = "\n".join(python_blocks(ROOT / "docs" / page))

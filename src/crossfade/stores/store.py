@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields as fields_of
 from types import TracebackType
 from typing import Self, final
@@ -15,7 +15,8 @@ from crossfade.embeddings import Embeddings
 from crossfade.errors import ConfigError, FormatError, InvalidIds, InvalidVectors, StoreChanged, Unsupported
 from crossfade.spaces import METRICS, Metric, Modality, Space, require_same
 from crossfade.stores.backend import Backend, Capabilities, Description, Query, VectorField
-from crossfade.stores.conditions import Condition, Kind, Where, conditions, kind_of
+from crossfade.stores.checks import LACKING, MEETS, matrix_of
+from crossfade.stores.conditions import Condition, Where, conditions, kind_of
 from crossfade.stores.ids import require_ids
 from crossfade.stores.records import Hits, Id, Records, Vectors
 
@@ -23,15 +24,6 @@ __all__ = ["Store"]
 
 SPACE_NOTE = "crossfade.space."
 """Key of the note that says which space a field holds; the field's name follows."""
-
-MEETS: Mapping[Kind, tuple[Kind, ...]] = {
-    "string": ("string",),
-    "integer": ("integer", "number"),
-    "number": ("integer", "number"),
-    "boolean": ("boolean",),
-    "other": (),
-}
-"""What a column holds → the kinds of values that it can be compared with."""
 
 
 @final
@@ -172,7 +164,7 @@ class Store:
             vectors = vectors.matrix()
         (name,) = self._fields([field])
         shape = self._shape.fields[name]
-        queries = _matrix(vectors, shape)
+        queries = matrix_of(vectors, shape)
         if metric not in METRICS:
             raise ConfigError(f"A metric must be one of {', '.join(METRICS)}; found {metric!r}.")
         if isinstance(k, bool) or not isinstance(k, int) or k < 1:
@@ -199,7 +191,7 @@ class Store:
         self._ids(records.ids)
         self._fields(list(records.vectors))
         for name, vectors in records.vectors.items():
-            _matrix(vectors.values, self._shape.fields[name])
+            matrix_of(vectors.values, self._shape.fields[name])
         unknown = [name for name in records.columns if not self._shape.schemaless and name not in self._shape.columns]
         if unknown:
             raise ConfigError(f"{self.address} has the columns {sorted(self._shape.columns)}; found also {unknown}.")
@@ -220,7 +212,7 @@ class Store:
         self.require("write", "second_field")
         known = self._ids(ids)
         (name,) = self._fields([field])
-        matrix = None if vectors is None else _matrix(vectors, self._shape.fields[name])
+        matrix = None if vectors is None else matrix_of(vectors, self._shape.fields[name])
         if matrix is not None and len(matrix) != len(known):
             raise InvalidIds(f"There must be one id a vector; found {len(known)} ids for {len(matrix)} vectors.")
         if len(set(known)) < len(known):
@@ -391,28 +383,3 @@ class Store:
     def _empty(self, fields: Sequence[str], columns: Sequence[str]) -> Records:
         vectors = {name: Vectors.from_rows([], self._shape.fields[name].dimension) for name in fields}
         return Records([], vectors, {name: [] for name in columns})
-
-
-LACKING = {
-    "write": "Writing rows",
-    "filter": "A filter",
-    "second_field": "A second vector field",
-    "notes": "A note beside the collection",
-    "keeps_vectors": "Reading vectors as they were written",
-    "snapshot": "A scan of one moment",
-    "shared": "Use by several processes at once",
-}
-
-
-def _matrix(vectors: npt.NDArray[np.floating], shape: VectorField) -> npt.NDArray[np.float32]:
-    found = np.asarray(vectors, dtype=np.float32)
-    matrix = np.ascontiguousarray(found[None] if found.ndim == 1 else found)
-    if matrix.ndim != 2 or matrix.shape[1] != shape.dimension:
-        raise InvalidVectors(
-            f"Vectors for the field {shape.name!r} must have {shape.dimension} components; found {found.shape}."
-        )
-    if not np.isfinite(matrix).all():
-        raise InvalidVectors(
-            f"Vectors for the field {shape.name!r} must be finite; some are not. Leave those rows out."
-        )
-    return matrix
