@@ -35,5 +35,14 @@ MIGRATIONS: tuple[str, ...] = (
 
     CREATE TABLE stamps (id NOT NULL PRIMARY KEY, stamp INTEGER NOT NULL) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE glimpses (
+        k INTEGER NOT NULL,
+        agreement REAL NOT NULL,
+        same_first INTEGER NOT NULL,
+        old_seconds REAL NOT NULL,
+        mapped_seconds REAL NOT NULL
+    );
+    """,
 )
 """Applied in order; SQLite's ``user_version`` says how many a file has seen."""

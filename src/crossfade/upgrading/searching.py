@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import random
 import time
+import warnings
 from typing import TYPE_CHECKING, Self, final
 
 import numpy as np
 import numpy.typing as npt
 
 from crossfade.embeddings import Embeddings
-from crossfade.errors import ConfigError, SpaceMismatch, StoreChanged
+from crossfade.errors import ConfigError, CrossfadeError, SpaceMismatch, StoreChanged
 from crossfade.methods.base import as_queries
 from crossfade.spaces import Modality, Space
 from crossfade.stores import Hits, Store, Where
@@ -17,6 +19,7 @@ from crossfade.upgrading.merging import Background, Merge, comparable, merged
 from crossfade.upgrading.reranking import Reranker
 from crossfade.upgrading.scoring import scores
 from crossfade.upgrading.stages import Serving
+from crossfade.upgrading.state import Glimpse
 from crossfade.upgrading.upgrade import Upgrade
 
 if TYPE_CHECKING:
@@ -49,6 +52,8 @@ class Searcher:
         old: the old model, which encodes queries before the cutover; needed for ``text`` and ``image`` only.
         new: the new model, which encodes them afterwards.
         merge: how a mixed gallery is merged; by default as was measured when backfilling began.
+        shadow: before the cutover, this share of the texts and images is also searched the new way, which takes its time and
+            is not served; what differs is kept for the step ``shadow``. It needs both models.
         rerank: re-rank what new queries find by the new model's own vectors, made where they are needed.
 
     Raises:
@@ -64,6 +69,7 @@ class Searcher:
         new: Encoder | None = None,
         merge: Merge | None = None,
         rerank: Reranker | None = None,
+        shadow: float = 0.0,
     ) -> None:
         self.upgrade = upgrade if isinstance(upgrade, Upgrade) else Upgrade.open(upgrade)
         self._given = store
@@ -75,6 +81,9 @@ class Searcher:
         self._merge, self._rerank = merge, rerank
         self._background: Background | None = None
         self._counted = (-FRESH, 0.0)
+        if not 0.0 <= shadow <= 1.0 or (shadow and (old is None or new is None)):
+            raise ConfigError(f"A shadow is a share of queries, from 0 to 1, and takes both models; found {shadow}.")
+        self._shadow = shadow
 
     def __enter__(self) -> Self:
         return self
@@ -130,8 +139,13 @@ class Searcher:
             )[0]
         if vector is None:
             side = "old" if self.upgrade.state.now().serving == "old" else "new"
-            vector, space, modality = self._encoded(text, image, side)
-        elif space is None:
+            started = time.perf_counter()
+            query, space, modality = self._encoded(text, image, side)
+            (hits,) = self.search_many(query, space=space, modality=modality, k=k, where=where, exact=exact)
+            if side == "old" and random.random() < self._shadow:
+                self._glimpse(hits, time.perf_counter() - started, text, image, k, where, exact)
+            return hits
+        if space is None:
             raise ConfigError(
                 "A vector is searched with by its space, since two models' vectors can have the same dimension: pass "
                 "space=searcher.expects, or Embeddings."
@@ -229,6 +243,28 @@ class Searcher:
                 raise ConfigError(f"{self.upgrade.folder} holds no background to compare scores by. Merge by ranks.")
             self._background = found
         return self._background
+
+    def _glimpse(
+        self,
+        served: Hits,
+        seconds: float,
+        text: str | None,
+        image: Image | None,
+        k: int,
+        where: Where | None,
+        exact: bool,
+    ) -> None:
+        """Answer a query the new way as well, and keep how far that agrees; what fails here fails no search."""
+        started = time.perf_counter()
+        try:
+            query, _, modality = self._encoded(text, image, "new")
+            mapped = self.upgrade.adapter.map(query, modality)
+            (hits,) = self._asked(self.upgrade.old_field, mapped, self.upgrade.old, k, where, exact)
+            agreement = len(set(served.ids) & set(hits.ids)) / k
+            same = served.ids[:1] == hits.ids[:1]
+            self.upgrade.state.glimpse(Glimpse(k, agreement, same, seconds, time.perf_counter() - started))
+        except CrossfadeError as error:
+            warnings.warn(f"A query could not be shadowed: {type(error).__name__}: {error}", stacklevel=3)
 
     def _encoded(self, text: str | None, image: Image | None, side: str) -> tuple[Floats, Space, Modality]:
         encoder = self._encoders[side]

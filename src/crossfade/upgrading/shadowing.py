@@ -17,7 +17,7 @@ from crossfade.spaces import require_same
 from crossfade.stores import Hits, Store
 from crossfade.upgrading.upgrade import Upgrade
 
-__all__ = ["Latency", "Shadow", "shadow_queries"]
+__all__ = ["Latency", "Shadow", "shadow_glimpses", "shadow_queries"]
 
 RESAMPLES, LEVEL = 2000, 0.95
 MILLISECONDS = 1e3
@@ -45,7 +45,7 @@ class Shadow:
 
     Attributes:
         queries: how many were asked.
-        k: how many rows each found.
+        k: how many rows each found; of live queries at most.
         agreement: |both| / k, mean over queries: how much of an answer stays.
         same_first: share of queries whose first row stays.
         old: latency the old way.
@@ -136,6 +136,33 @@ def shadow_queries(
         change=estimate(after - before),
         negative_flips=float((before > after).mean()),
         positive_flips=float((after > before).mean()),
+    )
+
+
+def shadow_glimpses(upgrade: Upgrade, *, seed: int = 0) -> Shadow:
+    """What live queries showed so far, which a :class:`~crossfade.upgrading.Searcher` answered both ways.
+
+    Args:
+        upgrade: whose state holds them.
+        seed: of the intervals.
+
+    Raises:
+        EvaluationError: there are none.
+    """
+    seen = upgrade.state.glimpses()
+    if not seen:
+        raise EvaluationError(
+            "No live query was answered both ways. Let the application search by Searcher(…, old=…, new=…, shadow=0.1), or "
+            "give logged queries."
+        )
+    estimate = _Estimates(len(seen), seed)
+    return Shadow(
+        len(seen),
+        max(each.k for each in seen),
+        estimate([each.agreement for each in seen]),
+        estimate([float(each.same_first) for each in seen]),
+        old=Latency.of([each.old_seconds for each in seen]),
+        mapped=Latency.of([each.mapped_seconds for each in seen]),
     )
 
 

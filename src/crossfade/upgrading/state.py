@@ -6,6 +6,7 @@
     pointer       one row: the stage, and how a search is served; a cutover and a rollback are one write to it
     transitions   every step: when, who, why, and the metrics it was allowed on; in the order of their numbers, since clocks jump
     queue         rows to be backfilled, in their order, and what became of each
+    glimpses      live queries that were answered both ways: how far the answers agree, and how long they took; no query is kept
     stamps        which old vector the native vector of a row belongs to: a row changed since then is stale
 
 The file lies on a disk of the machines that search; SQLite's locks do not work on every network file system.
@@ -20,7 +21,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Self, final
@@ -30,7 +31,7 @@ from crossfade.stores import Id
 from crossfade.upgrading.migrations import MIGRATIONS
 from crossfade.upgrading.stages import SERVING, Serving, Stage, require_step
 
-__all__ = ["FILE", "Moment", "Outcome", "State", "Transition"]
+__all__ = ["FILE", "Glimpse", "Moment", "Outcome", "State", "Transition"]
 
 FILE = "state.sqlite"
 WAIT = 30.0
@@ -86,6 +87,25 @@ class Transition:
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Glimpse:
+    """One live query that was answered both ways.
+
+    Attributes:
+        k: rows that were asked for.
+        agreement: |both| / k.
+        same_first: whether the first row stays.
+        old_seconds: of encoding and searching the old way.
+        mapped_seconds: of encoding and searching through the adapter.
+    """
+
+    k: int
+    agreement: float
+    same_first: bool
+    old_seconds: float
+    mapped_seconds: float
 
 
 @final
@@ -288,6 +308,17 @@ class State:
                 marks = ",".join("?" * len(part))
                 found.update(connection.execute(f"{selected} WHERE id IN ({marks})", part).fetchall())
         return found
+
+    def glimpse(self, glimpse: Glimpse) -> None:
+        """Keep what one live query showed that was answered both ways."""
+        with self._writing() as connection:
+            connection.execute("INSERT INTO glimpses VALUES (?, ?, ?, ?, ?)", astuple(glimpse))
+
+    def glimpses(self) -> list[Glimpse]:
+        """What live queries showed."""
+        with self._reading() as connection:
+            rows = connection.execute("SELECT * FROM glimpses").fetchall()
+        return [Glimpse(k, agreement, bool(same), old, mapped) for k, agreement, same, old, mapped in rows]
 
     def _record(
         self,

@@ -16,7 +16,7 @@ from crossfade.stores import Id, Store
 from crossfade.two_stage.items import Embed
 from crossfade.upgrading.backfilling import ROUNDS, Backfilled, Pace, Worker, alone
 from crossfade.upgrading.planning import require_allowed
-from crossfade.upgrading.shadowing import Shadow, shadow_queries
+from crossfade.upgrading.shadowing import Shadow, shadow_glimpses, shadow_queries
 from crossfade.upgrading.stages import Stage, require_step
 from crossfade.upgrading.starting import Order, order_rows, prepare
 from crossfade.upgrading.upgrade import Upgrade
@@ -37,13 +37,15 @@ def shadow(
     upgrade: Upgrade,
     store: Store,
     *,
-    old: Embeddings,
-    new: Embeddings,
+    old: Embeddings | None = None,
+    new: Embeddings | None = None,
     k: int = 10,
     right: Mapping[str, Sequence[str]] | None = None,
     seed: int = 0,
 ) -> Shadow:
     """Answer logged queries both ways, record what differs, and take the collection for this upgrade.
+
+    Without logged queries it records what live ones showed, which a searcher answered both ways.
 
     Args:
         upgrade: planned, shadowed or rolled back.
@@ -56,11 +58,17 @@ def shadow(
 
     Raises:
         UpgradeRefused: it is cut over already, or another upgrade has the collection.
+        ConfigError: queries by one model alone.
     """
+    if (old is None) != (new is None):
+        raise ConfigError("A shadow compares the same queries by both models; those of one alone were given.")
     require_step(upgrade.state.now().stage, "shadowed")
     require_unchanged(upgrade, store)
     upgrade.claim(store)
-    found = shadow_queries(upgrade, store, old=old, new=new, k=k, right=right, seed=seed)
+    if old is None or new is None:
+        found = shadow_glimpses(upgrade, seed=seed)
+    else:
+        found = shadow_queries(upgrade, store, old=old, new=new, k=k, right=right, seed=seed)
     upgrade.state.move("shadowed", step="shadow", metrics=found.to_dict())
     return found
 

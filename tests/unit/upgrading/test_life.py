@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +13,12 @@ from live import NEW, OLD, Live, expected_rows, fitted, judged, queries, seen, s
 from stores import maker_of
 
 from crossfade import Space
+from crossfade.encoders import Encoder
 from crossfade.errors import (
     ConfigError,
     EncoderError,
     EndpointError,
+    EvaluationError,
     SpaceMismatch,
     StorageError,
     StoreChanged,
@@ -35,6 +38,7 @@ from crossfade.upgrading import (
     shadow,
     status,
 )
+from crossfade.upgrading.shadowing import shadow_queries
 
 ASKED = list(range(20))
 
@@ -144,6 +148,52 @@ def test_a_shadow_measures_both_ways_and_serves_the_old_one(live: Live, upgrade:
     assert upgrade.state.now().stage == "shadowed"
     assert searcher.expects == OLD
     assert upgrade.state.history()[-1].metrics["queries"] == 20
+
+
+class Names(Encoder):
+    """A text names a content; a model sees that content's query."""
+
+    def __init__(self, space: Space) -> None:
+        self.space = replace(space)
+        self.asked: list[str] = []
+
+    def encode_texts(self, texts: Sequence[str], *, role: str = "document") -> np.ndarray:
+        self.asked += texts
+        if "broken" in texts and self.space == NEW:
+            raise EndpointError("HTTP 500")
+        return queries([int(text) if text.isdigit() else 0 for text in texts], self.space).matrix()
+
+    def __repr__(self) -> str:
+        return "Names()"
+
+
+def test_live_queries_are_shadowed_and_served_the_old_way(
+    live: Live, upgrade: Upgrade, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upgrade.adapter, "modalities", ("image", "text"))
+    monkeypatch.setattr(upgrade.adapter, "map", lambda vectors, modality: fitted().map(vectors, "image"))
+    old, new = Names(OLD), Names(NEW)
+    with pytest.raises(EvaluationError, match="No live query"):
+        shadow(upgrade, live.store)
+    with pytest.raises(ConfigError, match="takes both models"):
+        Searcher(upgrade, live.store, old=old, shadow=0.5)
+    searcher = Searcher(upgrade, live.store, old=old, new=new, shadow=1.0)
+    plain = Searcher(upgrade, live.store, old=old)
+    served = [searcher.search(text=str(content), k=5).ids for content in ASKED]
+    assert served == [plain.search(text=str(content), k=5).ids for content in ASKED]
+    assert new.asked == [str(content) for content in ASKED]
+    with pytest.warns(UserWarning, match="could not be shadowed: EndpointError"):
+        assert searcher.search(text="broken", k=5).ids
+    found = shadow(upgrade, live.store)
+    expected = shadow_queries(upgrade, live.store, old=queries(ASKED, OLD), new=queries(ASKED, NEW), k=5)
+    assert (found.queries, found.k) == (20, 5)
+    assert (found.agreement, found.same_first) == (expected.agreement, expected.same_first)
+    assert upgrade.state.now().stage == "shadowed"
+    cutover(upgrade, live.store)
+    searcher.search(text="3", k=5)
+    assert len(upgrade.state.glimpses()) == 20
+    with pytest.raises(ConfigError, match="those of one alone"):
+        shadow(upgrade, live.store, old=queries(ASKED, OLD))
 
 
 def test_a_cutover_needs_a_verdict_and_a_shadow(live: Live, tmp_path: Path) -> None:

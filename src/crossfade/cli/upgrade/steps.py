@@ -106,8 +106,8 @@ def plan(
 
 def shadow_command(
     folder: FolderArgument,
-    old: Annotated[Path, typer.Option(help="Logged queries by the old model: a folder of vectors.")],
-    new: Annotated[Path, typer.Option(help="The same queries by the new model.")],
+    old: Annotated[Path | None, typer.Option(help="Logged queries by the old model: a folder of vectors.")] = None,
+    new: Annotated[Path | None, typer.Option(help="The same queries by the new model.")] = None,
     k: Annotated[int, typer.Option("-k", help="Rows for each query.", min=1)] = 10,
     right: Annotated[
         Path | None,
@@ -116,14 +116,19 @@ def shadow_command(
     seed: SeedOption = 0,
     json_: JsonFlag = False,
 ) -> None:
-    """Answer logged queries both ways and record what differs; nothing is served differently."""
+    """Answer logged queries both ways and record what differs; nothing is served differently.
+
+    Without logged queries it records what live ones showed so far: see Searcher(shadow=…) on the page of live upgrades.
+    """
     from crossfade.embeddings import Embeddings
     from crossfade.upgrading import Upgrade, shadow
 
     upgrade = Upgrade.open(folder)
-    olds, news = Embeddings.load(old), Embeddings.load(new)
+    olds, news = (None if path is None else Embeddings.load(path) for path in (old, new))
     with upgrade.store() as store:
-        found = shadow(upgrade, store, old=olds, new=news, k=k, right=_right(right, olds), seed=seed)
+        found = shadow(
+            upgrade, store, old=olds, new=news, k=k, right=None if olds is None else _right(right, olds), seed=seed
+        )
     if json_:
         print_json(found.to_dict())
         return
