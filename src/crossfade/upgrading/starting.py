@@ -94,9 +94,15 @@ def prepare(upgrade: Upgrade, sampled: Records, queries: Embeddings | None, *, s
     background = Background(both.old[:half], both.new[:half])
     gallery = Background(both.old[half:], both.new[half:])
     asked, modality = (both.new[:half], upgrade.modality) if queries is None else (queries.matrix(), queries.modality)
-    found = reciprocal_places(upgrade.adapter, asked[:QUERIES], modality, gallery, background, seed=seed)
+    found = reciprocal_places(upgrade.adapter, _distinct(asked)[:QUERIES], modality, gallery, background, seed=seed)
     upgrade.state.note("merge", choose_merge(found))
     return {str(kind): float(values.mean()) for kind, values in found.items()}
+
+
+def _distinct(vectors: Floats) -> Floats:
+    """Each vector once, in the order of their first appearance: a log repeats what is popular."""
+    first = np.unique(vectors, axis=0, return_index=True)[1]
+    return vectors[np.sort(first)]
 
 
 def choose_merge(found: Mapping[Merge, Values]) -> Merge:
