@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Protocol
 
 import lancedb
 import pyarrow as pa
 import pytest
-from command import run_apart as run
+from command import Done
+from command import run as run_here
 
 import crossfade as cf
 from crossfade.stores import open_store
 
 COUNT = 100
+
+
+class Run(Protocol):
+    """Run ``crossfade ARGUMENTS``."""
+
+    def __call__(self, *arguments: object, code: int = 0) -> Done: ...
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    return partial(run_here, capsys, monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -43,61 +57,59 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_an_upgrade_from_adoption_to_the_way_back(folder: Path, tmp_path: Path) -> None:
+def test_an_upgrade_from_adoption_to_the_way_back(folder: Path, tmp_path: Path, run: Run) -> None:
     store = f"lancedb:{folder / 'db'}#glyphs"
     where, upgrade, items = ("--store", store), tmp_path / "upgrade", ("--data", folder / "images")
     refused = run("upgrade", "plan", folder / "adapter", *where, "--out", upgrade, code=3)
-    assert "Nothing says which space" in refused.stderr
+    assert "Nothing says which space" in refused.err
     run("upgrade", "register", *where, code=3)
     wrong = run("upgrade", "register", *where, "--space", folder / "new.json", code=3)
-    assert "has 64 dimensions" in wrong.stderr
+    assert "has 64 dimensions" in wrong.err
     registered = run("upgrade", "register", *where, "--space", folder / "old.json", "--json")
-    assert json.loads(registered.stdout)["field"] == "vector"
+    assert json.loads(registered.out)["field"] == "vector"
     checked = run("upgrade", "check", *where, "--encoder", "demo:old", *items, "--sample", 30)
-    assert "The encoder makes the vectors that are stored." in checked.stdout
-    health = json.loads(run("doctor", "--store", store, "--json").stdout)["store"]["fields"]["vector"]
+    assert "The encoder makes the vectors that are stored." in checked.out
+    health = json.loads(run("doctor", "--store", store, "--json").out)["store"]["fields"]["vector"]
     assert (health["rows"], health["holes"]) == (COUNT, 0)
 
     planned = run(
         "upgrade", "plan", folder / "adapter", *where, "--new-field", "new", "--out", upgrade, "--price", "0.5"
     )
-    assert f"{COUNT}" in planned.stdout
-    assert "50.00" in planned.stdout
-    assert "the cutover will be refused" in planned.stdout
+    assert f"{COUNT}" in planned.out
+    assert "50.00" in planned.out
+    assert "the cutover will be refused" in planned.out
     assert not (tmp_path / "nothing").exists()
     logs = ("--old", folder / "log-old", "--new", folder / "log-new")
-    assert "agreement@5" in run("upgrade", "shadow", upgrade, *logs, "-k", 5).stdout
-    assert "nothing was evaluated" in run("upgrade", "cutover", upgrade, code=3).stderr
-    said = run("upgrade", "cutover", upgrade, "--force", "a test").stdout
+    assert "agreement@5" in run("upgrade", "shadow", upgrade, *logs, "-k", 5).out
+    assert "nothing was evaluated" in run("upgrade", "cutover", upgrade, code=3).err
+    said = run("upgrade", "cutover", upgrade, "--force", "a test").out
     assert "the upgrade is cut over; searches are mapped" in said
 
     new = ("--encoder", "demo:new")
-    assert "demo:old" not in run("upgrade", "backfill", upgrade, "--encoder", "demo:old", *items, code=3).stdout
-    done = json.loads(run("upgrade", "backfill", upgrade, *new, *items, "--limit", 45, "--batch", 20, "--json").stdout)
+    assert "demo:old" not in run("upgrade", "backfill", upgrade, "--encoder", "demo:old", *items, code=3).out
+    done = json.loads(run("upgrade", "backfill", upgrade, *new, *items, "--limit", 45, "--batch", 20, "--json").out)
     assert (done["encoded"], done["stopped"]) == (45, "limit")
     ids = tmp_path / "ids.txt"
     ids.write_text("glyph\n")
     done = json.loads(
-        run(
-            "upgrade", "backfill", upgrade, *new, *items, "--ids", ids, "--queries", folder / "log-new", "--json"
-        ).stdout
+        run("upgrade", "backfill", upgrade, *new, *items, "--ids", ids, "--queries", folder / "log-new", "--json").out
     )
     assert (done["encoded"], done["stopped"], done["stage"]) == (55, "done", "backfilled")
-    shown = json.loads(run("upgrade", "status", upgrade, "--json").stdout)
+    shown = json.loads(run("upgrade", "status", upgrade, "--json").out)
     assert (shown["stage"], shown["rows"], shown["without native vector"]) == ("backfilled", COUNT, 0)
-    assert "while it is under way" in run("upgrade", "pause", upgrade, code=3).stderr
-    assert "searches are native" in run("upgrade", "finish", upgrade).stdout
-    assert "searches are old" in run("upgrade", "rollback", upgrade, "--reason", "a test", "--drop-new").stdout
-    steps = [line.split("  ")[3] for line in run("upgrade", "history", upgrade).stdout.splitlines()]
+    assert "while it is under way" in run("upgrade", "pause", upgrade, code=3).err
+    assert "searches are native" in run("upgrade", "finish", upgrade).out
+    assert "searches are old" in run("upgrade", "rollback", upgrade, "--reason", "a test", "--drop-new").out
+    steps = [line.split("  ")[3] for line in run("upgrade", "history", upgrade).out.splitlines()]
     assert steps == ["plan", "shadow", "cutover", "backfill", "backfill", "finish", "rollback"]
     with open_store(store) as opened:
         assert set(opened.shape.fields) == {"vector"}
         assert opened.shape.columns == {"kind": "string"}
         assert opened.count() == COUNT
-    assert "the way out" not in run("upgrade", "status", tmp_path, code=3).stdout
+    assert "the way out" not in run("upgrade", "status", tmp_path, code=3).out
 
 
-def test_an_adapter_is_fitted_on_what_a_collection_has_stored(folder: Path, tmp_path: Path) -> None:
+def test_an_adapter_is_fitted_on_what_a_collection_has_stored(folder: Path, tmp_path: Path, run: Run) -> None:
     run("upgrade", "register", "--store", f"lancedb:{folder / 'db'}#glyphs", "--space", folder / "old.json")
     given = ("--store", f"lancedb:{folder / 'db'}#glyphs", "--encoder", "demo:new", "--data", folder / "images")
     out = tmp_path / "adapter"
