@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import itertools
+import os
 import shutil
 import subprocess
 import tempfile
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 from psycopg import sql
 
 from crossfade.stores import Records, Store, VectorField, open_store
@@ -83,6 +85,7 @@ class Server:
     def shared(cls) -> Server:
         """The one of this process, started by the first who asks."""
         if cls._shared is None:
+            require_a_user()
             cls._shared = cls()
             atexit.register(cls._shared.stop)
         return cls._shared
@@ -105,6 +108,18 @@ class Server:
     def address(self, table: str, *, user: str = "postgres", database: str = "postgres", more: str = "") -> str:
         """Of a table on it."""
         return f"postgresql://{user}@/{database}?table={table}&socket={self.socket}{more}"
+
+
+def require_a_user() -> None:
+    """Skip where no server can run: root's runs as the user ``pgserver``, who is added when he is missing."""
+    if not hasattr(os, "geteuid") or os.geteuid() != 0 or shutil.which("useradd"):
+        return
+    import pwd
+
+    try:
+        pwd.getpwnam("pgserver")
+    except KeyError:
+        pytest.skip("PostgreSQL does not run as root, there is no user pgserver, and no useradd to add one")
 
 
 class PostgreSQLMaker(Maker):
