@@ -20,13 +20,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, final
 
 from crossfade.embeddings.ids import as_ids
 from crossfade.encoding.interrupts import first_interrupt
 from crossfade.encoding.progress import Meter, ProgressOption
-from crossfade.errors import ConfigError, EncoderError, StoreError, UpgradeRefused
+from crossfade.errors import ConfigError, EncoderError, StoreError
 from crossfade.stores import Id, Store
 from crossfade.two_stage.items import Embed, embed_all
 from crossfade.upgrading.stamping import stamps_of
@@ -35,7 +34,7 @@ from crossfade.upgrading.state import Outcome
 if TYPE_CHECKING:
     from crossfade.upgrading.upgrade import Upgrade
 
-__all__ = ["Backfilled", "Pace", "Worker", "alone"]
+__all__ = ["Backfilled", "Pace", "Worker"]
 
 BATCH = 256
 ROUNDS = 20
@@ -193,25 +192,3 @@ class Worker:
             if self.upgrade.state.now().stage == "backfilling":
                 self.upgrade.state.pause(f"{type(error).__name__}: see the error of the run that stopped")
             raise
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Let one process work at a time; the lock is gone with its process, however that ends.
-
-    Raises:
-        UpgradeRefused: another one is at work.
-    """
-    try:
-        import fcntl
-    except ImportError:  # Windows has no such locks; two workers do the same work twice there, and no harm
-        yield
-        return
-    with open(folder / "backfill.lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UpgradeRefused(
-                f"Another process is at work on {folder}. Wait for it, or pause it: crossfade upgrade pause."
-            ) from error
-        yield

@@ -15,11 +15,11 @@ from crossfade.errors import ConfigError, CrossfadeError, SpaceMismatch, StoreCh
 from crossfade.methods.base import as_queries
 from crossfade.spaces import Modality, Space
 from crossfade.stores import Hits, Store, Where
+from crossfade.upgrading.entries import Glimpse
 from crossfade.upgrading.merging import Background, Merge, comparable, merged
 from crossfade.upgrading.reranking import Reranker
 from crossfade.upgrading.scoring import scores
 from crossfade.upgrading.stages import Serving
-from crossfade.upgrading.state import Glimpse
 from crossfade.upgrading.upgrade import Upgrade
 
 if TYPE_CHECKING:

@@ -21,17 +21,18 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import astuple
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Self, final
 
 from crossfade.errors import FormatError, NewerFormat, StorageError, UpgradeRefused
 from crossfade.stores import Id
+from crossfade.upgrading.entries import Glimpse, Moment, Transition
 from crossfade.upgrading.migrations import MIGRATIONS
 from crossfade.upgrading.stages import SERVING, Serving, Stage, require_step
 
-__all__ = ["FILE", "Glimpse", "Moment", "Outcome", "State", "Transition"]
+__all__ = ["FILE", "Outcome", "State"]
 
 FILE = "state.sqlite"
 WAIT = 30.0
@@ -43,69 +44,6 @@ CHUNK = 500
 Outcome = Literal["", "writing", "done", "gone", "failed"]
 """What became of a queued row: nothing yet; its vector is being written, and is not to be trusted if that was cut off; it has
 its vector; it was deleted meanwhile; no vector can be made of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """Where the pointer stands.
-
-    Attributes:
-        stage: of the upgrade.
-        serving: how a search is made.
-        paused: why backfilling waits; empty where it does not.
-    """
-
-    stage: Stage
-    serving: Serving
-    paused: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Transition:
-    """One recorded step.
-
-    Attributes:
-        number: from 1, in the order in which they happened.
-        at: in UTC, by the machine's clock.
-        who: the user and the machine.
-        step: the verb.
-        before: the stage before.
-        after: the stage after.
-        reason: in the user's words.
-        metrics: what the step was allowed on, or found.
-    """
-
-    number: int
-    at: str
-    who: str
-    step: str
-    before: Stage
-    after: Stage
-    reason: str
-    metrics: Mapping[str, Any]
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
-class Glimpse:
-    """One live query that was answered both ways.
-
-    Attributes:
-        k: rows that were asked for.
-        agreement: |both| / k.
-        same_first: whether the first row stays.
-        old_seconds: of encoding and searching the old way.
-        mapped_seconds: of encoding and searching through the adapter.
-    """
-
-    k: int
-    agreement: float
-    same_first: bool
-    old_seconds: float
-    mapped_seconds: float
 
 
 @final

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from crossfade.embeddings import Embeddings
+from crossfade.encoding.folder import exclusive
 from crossfade.encoding.progress import ProgressOption
 from crossfade.errors import ConfigError, StoreChanged, UpgradeRefused
 from crossfade.spaces import require_same
 from crossfade.stores import Id, Store
 from crossfade.two_stage.items import Embed
-from crossfade.upgrading.backfilling import ROUNDS, Backfilled, Pace, Worker, alone
+from crossfade.upgrading.backfilling import ROUNDS, Backfilled, Pace, Worker
 from crossfade.upgrading.planning import require_allowed
 from crossfade.upgrading.shadowing import Shadow, shadow_glimpses, shadow_queries
 from crossfade.upgrading.stages import Stage, require_step
@@ -134,11 +135,12 @@ def backfill(
         goes on writing old vectors faster than sweeps find none.
 
     Raises:
-        UpgradeRefused: it is not cut over, or another process is at work.
+        UpgradeRefused: it is not cut over.
+        ConfigError: another process is at work on it.
         Unsupported: the store cannot hold a second vector field.
     """
     store.require("write", "second_field", "notes")
-    with alone(upgrade.folder):
+    with exclusive(upgrade.folder):
         require_unchanged(upgrade, store)
         upgrade.claim(store)
         worker = Worker(upgrade, store, embed, pace)

@@ -478,7 +478,7 @@ def test_two_workers_are_one_too_many(live: Live, upgrade: Upgrade) -> None:
     def embed(ids: np.ndarray) -> np.ndarray:
         if not refused:
             refused.append(True)
-            with pytest.raises(UpgradeRefused, match="Another process is at work"):
+            with pytest.raises(ConfigError, match="Only one process may write"):
                 backfill(Upgrade.open(live.folder), live.store, live.embed)
         return live.embed(ids)
 

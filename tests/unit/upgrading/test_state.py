@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from crossfade.errors import FormatError, NewerFormat, StorageError, UpgradeRefused
+from crossfade.upgrading.entries import Moment
 from crossfade.upgrading.migrations import MIGRATIONS
 from crossfade.upgrading.stages import NEXT, SERVING, STAGES, Stage, require_step
-from crossfade.upgrading.state import FILE, Moment, State
+from crossfade.upgrading.state import FILE, State
 
 
 @pytest.fixture
