@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from stores import Maker
 
-from crossfade import Embeddings, Evaluation, Relevance, Space, evaluate
+from crossfade import Embeddings, Encoder, Evaluation, Relevance, Space, evaluate
+from crossfade.encoders import Role
 from crossfade.methods import METHODS, Adapter
 from crossfade.pairing import pair
 from crossfade.stores import Id, Records, Store, VectorField, Vectors
@@ -43,6 +45,25 @@ def seen(contents: Sequence[int], space: Space) -> np.ndarray:
     found = np.asarray(rows, dtype=np.float32).reshape(-1, dimension)
     unit: np.ndarray = found / np.linalg.norm(found, axis=1, keepdims=True)
     return unit
+
+
+class Numbers(Encoder):
+    """Either model as an encoder: an image is an array of one pixel that holds a content, a text is a content in digits."""
+
+    def __init__(self, space: Space) -> None:
+        self.space = space
+
+    def encode_images(self, images: Sequence[Any]) -> np.ndarray:
+        return seen([int(np.asarray(image).ravel()[0]) for image in images], self.space)
+
+    def encode_texts(self, texts: Sequence[str], *, role: Role = "document") -> np.ndarray:
+        return seen([int(text) for text in texts], self.space)
+
+    def truncated(self, texts: Sequence[str], *, role: Role = "document") -> int | None:
+        return len(texts) if self.space == NEW else 0
+
+    def __repr__(self) -> str:
+        return f"Numbers({self.space})"
 
 
 def queries(contents: Sequence[int], space: Space) -> Embeddings:

@@ -34,6 +34,7 @@ LAYERS: dict[str, set[str]] = {
         "errors", "spaces", "files", "embeddings", "stores", "artifacts", "pairing", "datasets", "methods", "evaluation",
         "encoding", "two_stage",
     },
+    "integrations": {"errors", "spaces", "encoders", "embeddings", "methods", "artifacts", "stores", "upgrading"},
     "methods": {"errors", "spaces", "files", "embeddings", "pairing", "artifacts", "training"},
     "backbones": {"errors", "files", "encoders"},
     "compatible": {
@@ -90,6 +91,7 @@ QUICK = {
     "encoders": "import crossfade.encoders",
     "stores": "import crossfade.stores",
     "upgrading": "import crossfade.upgrading",
+    "integrations": "import crossfade.integrations",
     "compatible": "import crossfade.backbones\n"
     "from crossfade.compatible import COMPATIBLE\nassert 'bt2' in list(COMPATIBLE)",
 }

@@ -97,6 +97,11 @@ class Searcher:
             self._store.close()
 
     @property
+    def store(self) -> Store:
+        """The collection that is searched."""
+        return self._store
+
+    @property
     def expects(self) -> Space:
         """The space that queries should be encoded in from now on: the old one before a cutover, then the new one."""
         return self.upgrade.old if self.upgrade.state.now().serving == "old" else self.upgrade.new
