@@ -36,8 +36,8 @@ FACTORS = (("0", 0.0), ("¼", 0.25), ("4", 4.0))
 """What a weight is multiplied by; 0 only where the influence loss still ties the models."""
 LENGTHS = (8, 16, 30)
 LEARNING_RATE, TRANSFORMERS_RATE, ALEXNETS_RATE = 3e-3, 1e-3, 3e-4
-"""Our choice for few epochs, by the training loss of the independent ResNet-8; for transformers BT²'s own rate; for AlexNet, which
-has no batch norm and learns nothing at the first, the best of three on held-out images."""
+"""Our choice for few epochs, by the training loss of the independent ResNet-8; for transformers BT²'s own rate; for AlexNet,
+which has no batch norm and learns nothing at the first, the best of three on held-out images."""
 DIMENSION = 64
 
 
