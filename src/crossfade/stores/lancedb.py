@@ -9,7 +9,8 @@ vector fields              columns of fixed-size lists of floats of 16, 32 or 64
                            metric, unless there is an index on the column: then the index has it
 columns                    all others; of times, lists and the like the text is read
 an empty field, *lacking*  ``NULL``, by a filter that LanceDB applies before it searches
-an added field             a column that may be empty; it costs one small file, whatever the table holds
+an added field             a column that may be empty, and beside it the column ``<field>__filled``, by which *lacking*
+                           filters: at 50 ns a row, where ``NULL`` vectors take 2 µs for each row that has one
 ``set_vectors``            a merge of the columns id and field alone, into rows that match. LanceDB writes each such
                            row anew from its newest version, and begins again where another process changed it
 scan                       one query, and so one version of the table
@@ -24,6 +25,8 @@ beside a change of fields, which LanceDB lets overwrite them.
 What it cannot do. Another program that inserts the same new id at the same moment makes a second row, unless the column
 of ids is the table's ``unenforced primary key``; one that adds or drops a column at the moment of a note may lose the
 note. Rows that were written anew are outside of an index until ``table.optimize()``: they are found, by comparing each.
+Who empties
+an added field by another client empties the column beside it, too: such rows would else be searched in neither field.
 By cosine a zero vector is like no other: such rows are not found, and a zero query finds none. A table with LanceDB's
 own embedding functions is read only, since its client embeds anew whatever is written there.
 """
@@ -55,6 +58,8 @@ from crossfade.stores.lancedb_rows import (
     ids_array,
     ids_of,
     kind_of_column,
+    mark_of,
+    marks_array,
     records_of,
     rows_of,
     vectors_array,
@@ -145,7 +150,8 @@ class LanceDBBackend(Backend):
             found = {c.name: VectorField(c.name, size) for c in others if (size := dimension_of(c.type)) is not None}
             for field, metric in self._indexed(list(found)):
                 found[field] = replace(found[field], metric=metric)
-        return Description(kind, found, {c.name: kind_of_column(c.type) for c in others if c.name not in found})
+        hidden = {*found, *(mark_of(field) for field in found)}
+        return Description(kind, found, {c.name: kind_of_column(c.type) for c in others if c.name not in hidden})
 
     def count(self, where: tuple[Condition, ...], lacking: str | None = None) -> int:
         """See :meth:`Backend.count`."""
@@ -212,13 +218,16 @@ class LanceDBBackend(Backend):
     def add_field(self, field: VectorField) -> None:
         """See :meth:`Backend.add_field`; of 32-bit floats, and compared by any metric until there is an index on it."""
         column = pa.field(field.name, pa.list_(pa.float32(), field.dimension))
+        added = pa.schema([column, pa.field(mark_of(field.name), pa.bool_())])
         with self._connection.alone(), self._connection.translated("be given a field"):
-            self._connection.persistently(lambda: self._table.add_columns(column))
+            self._connection.persistently(lambda: self._table.add_columns(added))
 
     def drop_field(self, name: str) -> None:
         """See :meth:`Backend.drop_field`; an index on it goes with it."""
         with self._connection.alone(), self._connection.translated("be rid of a field", [name]):
-            self._connection.persistently(lambda: self._table.drop_columns([name]))
+            mark = mark_of(name)
+            dropped = [name, mark] if mark in self._connection.schema([name]).names else [name]
+            self._connection.persistently(lambda: self._table.drop_columns(dropped))
 
     def notes(self) -> dict[str, str]:
         """See :meth:`Backend.notes`."""
@@ -249,8 +258,11 @@ class LanceDBBackend(Backend):
                 yield columns[index.columns[0]], stats.distance_type
 
     def _filter(self, where: tuple[Condition, ...], lacking: str | None = None) -> str | None:
-        needed = [each.column for each in where]
-        types = {column.name: column.type for column in self._connection.schema(needed)} if where else {}
+        if not where and lacking is None:
+            return None
+        types = {c.name: c.type for c in self._connection.schema([each.column for each in where])}
+        if lacking is not None and mark_of(lacking) in types:
+            lacking = mark_of(lacking)
         return filtered(where, types, lacking)
 
     def _filters_of(self, ids: Sequence[Id]) -> list[str]:
@@ -300,7 +312,11 @@ class LanceDBBackend(Backend):
         schema = self._connection.schema([field])
         named, filled = schema.field(self._id), schema.field(field)
         arrays = [ids_array(ids, named.type), vectors_array(vectors, filled, rows=len(ids))]
-        rows = pa.Table.from_arrays(arrays, schema=pa.schema([named, filled]))
+        written = [named, filled]
+        if mark_of(field) in schema.names:
+            arrays.append(marks_array(np.full(len(ids), vectors is not None)))
+            written.append(schema.field(mark_of(field)))
+        rows = pa.Table.from_arrays(arrays, schema=pa.schema(written))
         return self._merge(self._table.merge_insert(self._id).when_matched_update_all(), rows).num_updated_rows
 
     def _merge(self, merge: LanceMergeInsertBuilder, rows: pa.Table) -> MergeResult:

@@ -36,9 +36,9 @@ def quoted(name: str) -> str:
     return f"`{name}`"
 
 
-def lacks(field: str) -> str:
-    """Rows that have no vector in a field."""
-    return f"{quoted(field)} IS NULL"
+def lacks(column: str) -> str:
+    """Rows that have nothing in a column."""
+    return f"{quoted(column)} IS NULL"
 
 
 def filtered(where: Sequence[Condition], types: Mapping[str, pa.DataType], lacking: str | None = None) -> str | None:

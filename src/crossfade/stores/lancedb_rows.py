@@ -20,12 +20,21 @@ __all__ = [
     "id_kind_of",
     "ids_array",
     "kind_of_column",
+    "mark_of",
+    "marks_array",
     "records_of",
     "rows_of",
     "vectors_array",
 ]
 
 Floats = npt.NDArray[np.float32]
+
+
+def mark_of(field: str) -> str:
+    """The column beside an added field that says which rows have a vector there: to filter by emptiness, LanceDB would read the
+    vectors themselves.
+    """
+    return f"{field}__filled"
 
 
 def dimension_of(type_: pa.DataType) -> int | None:
@@ -143,6 +152,7 @@ def rows_of(records: Records, schema: pa.Schema, id_column: str) -> pa.Table:
         StoreError: a column cannot hold what was given, or may not be empty.
     """
     arrays: list[pa.Array[Any]] = []
+    marks = {mark_of(name): vectors.present for name, vectors in records.vectors.items()}
     for column in schema:
         if column.name == id_column:
             array = ids_array(records.ids, column.type)
@@ -151,6 +161,8 @@ def rows_of(records: Records, schema: pa.Schema, id_column: str) -> pa.Table:
             array = vectors_array(vectors.values, column, present=vectors.present)
         elif column.name in records.columns:
             array = _array(records.columns[column.name], column.type, f"the column {column.name!r}")
+        elif column.name in marks and pa.types.is_boolean(column.type):
+            array = marks_array(marks[column.name])
         else:
             array = pa.nulls(len(records), column.type)
         if array.null_count and not column.nullable:
@@ -203,6 +215,11 @@ def vectors_array(
         )
     mask = None if present is None or present.all() else pa.array(~present)
     return pa.FixedSizeListArray.from_arrays(pa.array(numbers.reshape(-1)), type=column.type, mask=mask)
+
+
+def marks_array(present: npt.NDArray[np.bool_]) -> pa.Array[Any]:
+    """True for rows that have a vector, and nothing for the others, as for rows that another client wrote."""
+    return pa.array(np.ones(len(present), dtype=bool), mask=~present)
 
 
 def _array(values: Sequence[object], type_: pa.DataType, what: str) -> pa.Array[Any]:
