@@ -34,6 +34,7 @@ def test_the_readme_example_runs(tmp_path: Path) -> None:
         "chains.md",
         "compatible-training.md",
         "contrastive.md",
+        "integrations.md",
         "stores.md",
         "two-stage.md",
         "upgrading.md",
