@@ -62,7 +62,7 @@ def save_pretrained(
         ConfigError: the adapter does not say which method made it.
         StorageError: the folder exists and may not be replaced, or cannot be written; nothing is left half-written.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     from crossfade.model_card import model_card
 
@@ -86,7 +86,7 @@ def save_pretrained(
         "metrics": None if evaluation is None else evaluation.to_dict(),
     }
     with atomic_folder(Path(path), overwrite=overwrite) as temporary:
-        save_file({**adapter.tensors(), FITTED_ON: made.fitted_on}, temporary / TENSORS)
+        (temporary / TENSORS).write_bytes(save({**adapter.tensors(), FITTED_ON: made.fitted_on}))
         write_json(temporary / CONFIG, config)
         (temporary / CARD).write_text(model_card(adapter, evaluation), encoding="utf-8")
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, final
 
 from crossfade.errors import ConfigError
 from crossfade.stores import Value, Where
+from crossfade.stores.checks import require_k
 from crossfade.stores.conditions import conditions
 from crossfade.upgrading import Searcher
 
@@ -56,8 +57,7 @@ class Passages:
             raise ConfigError(f"CrossfadeRetriever takes a Searcher; found {type(searcher).__name__}.")
         if isinstance(columns, str):
             raise ConfigError(f"metadata_columns must be several names; found {columns!r}. Give a list.")
-        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-            raise ConfigError(f"k must be a whole number of at least 1; found {k!r}.")
+        require_k(k)
         conditions(where)
         searcher.store.fetch([], columns=[content, *columns, *(where or {})])  # refuses what does not exist
         self._searcher, self._content, self._columns = searcher, content, tuple(columns)

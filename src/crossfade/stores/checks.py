@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from crossfade.errors import InvalidVectors
+from crossfade.errors import ConfigError, InvalidVectors
 from crossfade.stores.backend import VectorField
 from crossfade.stores.conditions import Kind
 
-__all__ = ["LACKING", "MEETS", "matrix_of"]
+__all__ = ["LACKING", "MEETS", "matrix_of", "require_k"]
 
 MEETS: Mapping[Kind, tuple[Kind, ...]] = {
     "string": ("string",),
@@ -46,3 +46,13 @@ def matrix_of(vectors: npt.NDArray[np.floating], shape: VectorField) -> npt.NDAr
             f"Vectors for the field {shape.name!r} must be finite; some are not. Leave those rows out."
         )
     return matrix
+
+
+def require_k(k: object) -> None:
+    """Refuse what is no number of rows to be found.
+
+    Raises:
+        ConfigError: it is not a whole number of at least 1.
+    """
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise ConfigError(f"k must be a whole number of at least 1; found {k!r}.")

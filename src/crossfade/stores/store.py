@@ -15,7 +15,7 @@ from crossfade.embeddings import Embeddings
 from crossfade.errors import ConfigError, FormatError, InvalidIds, InvalidVectors, StoreChanged, Unsupported
 from crossfade.spaces import METRICS, Metric, Modality, Space, require_same
 from crossfade.stores.backend import Backend, Capabilities, Description, Query, VectorField
-from crossfade.stores.checks import LACKING, MEETS, matrix_of
+from crossfade.stores.checks import LACKING, MEETS, matrix_of, require_k
 from crossfade.stores.conditions import Condition, Where, conditions, kind_of
 from crossfade.stores.ids import require_ids
 from crossfade.stores.records import Hits, Id, Records, Vectors
@@ -167,8 +167,7 @@ class Store:
         queries = matrix_of(vectors, shape)
         if metric not in METRICS:
             raise ConfigError(f"A metric must be one of {', '.join(METRICS)}; found {metric!r}.")
-        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-            raise ConfigError(f"k must be a whole number of at least 1; found {k!r}.")
+        require_k(k)
         if shape.metric not in (None, metric):
             raise Unsupported(
                 f"The field {name!r} of {self.address} compares by {shape.metric}, and {metric} was asked for. Search it by "

@@ -18,15 +18,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
 from crossfade.embeddings.ids import as_ids
 from crossfade.encoding.interrupts import first_interrupt
 from crossfade.encoding.progress import Meter, ProgressOption
-from crossfade.errors import ConfigError, EncoderError, StoreError
-from crossfade.stores import Id, Store
+from crossfade.errors import ConfigError, CrossfadeError, StorageError
+from crossfade.stores import Id, Records, Store
 from crossfade.two_stage.items import Embed, embed_all
 from crossfade.upgrading.stamping import stamps_of
 from crossfade.upgrading.state import Outcome
@@ -150,19 +150,22 @@ class Worker:
 
     def sweep(self) -> int:
         """Queue the rows that have no native vector of their present content; how many there are."""
-        state, old, new = self.upgrade.state, self.upgrade.old_field, self.upgrade.new_field
-        found = 0
-        for rows in self._store.scan(fields=[old, new], batch=4 * self._pace.batch):
-            stamps, known, marked = stamps_of(rows, old), state.stamps(rows.ids), state.outcomes(rows.ids)
-            there = dict(zip(rows.ids, rows.vectors[new].present.tolist(), strict=True))
-            stale = [
-                id_
-                for id_ in rows.ids
-                if known.get(id_) != stamps[id_] or not (there[id_] or marked.get(id_) == "failed")
-            ]
-            state.enqueue(stale, anew=True)
-            found += len(stale)
+        found, fields = 0, [self.upgrade.old_field, self.upgrade.new_field]
+        with self._pausing():
+            for rows in self._store.scan(fields=fields, batch=4 * self._pace.batch):
+                stale = self._stale(rows)
+                self.upgrade.state.enqueue(stale, anew=True)
+                found += len(stale)
         return found
+
+    def _stale(self, rows: Records) -> list[Id]:
+        """Rows whose native vector is missing or not of their present content; what cannot be encoded is not asked for again."""
+        state, old, new = self.upgrade.state, self.upgrade.old_field, self.upgrade.new_field
+        stamps, known, marked = stamps_of(rows, old), state.stamps(rows.ids), state.outcomes(rows.ids)
+        there = dict(zip(rows.ids, rows.vectors[new].present.tolist(), strict=True))
+        return [
+            id_ for id_ in rows.ids if known.get(id_) != stamps[id_] or not (there[id_] or marked.get(id_) == "failed")
+        ]
 
     def _stop(self, interrupted: bool) -> str:
         if interrupted:
@@ -185,10 +188,15 @@ class Worker:
 
     @contextmanager
     def _pausing(self) -> Iterator[None]:
-        """Note in the state why a batch failed: another process that looks at it knows."""
+        """Note in the state why a run failed: another process that looks at it knows.
+
+        Our own errors hold no secrets and are noted whole; what others raise is named alone.
+        """
         try:
             yield
-        except (EncoderError, StoreError) as error:
-            if self.upgrade.state.now().stage == "backfilling":
-                self.upgrade.state.pause(f"{type(error).__name__}: see the error of the run that stopped")
+        except Exception as error:  # whoever makes the vectors raises what they like
+            said = error if isinstance(error, CrossfadeError) else "see the error of the run that stopped"
+            with suppress(StorageError):  # where the disk is full, the first error says so
+                if self.upgrade.state.now().stage == "backfilling":
+                    self.upgrade.state.pause(f"{type(error).__name__}: {said}")
             raise

@@ -15,6 +15,7 @@ from crossfade.errors import ConfigError, CrossfadeError, SpaceMismatch, StoreCh
 from crossfade.methods.base import as_queries
 from crossfade.spaces import Modality, Space
 from crossfade.stores import Hits, Store, Where
+from crossfade.stores.checks import require_k
 from crossfade.upgrading.entries import Glimpse
 from crossfade.upgrading.merging import Background, Merge, comparable, merged
 from crossfade.upgrading.reranking import Reranker
@@ -131,7 +132,8 @@ class Searcher:
             exact: compare every row, and ask no index.
 
         Raises:
-            ConfigError: not exactly one query, a vector without its space, or an encoder that was not given.
+            ConfigError: not exactly one query, a vector without its space, an encoder that was not given, or no k of at
+                least 1.
             SpaceMismatch: the vector is of neither space.
         """
         if sum(each is not None for each in (text, image, vector)) != 1:
@@ -169,6 +171,7 @@ class Searcher:
         exact: bool = False,
     ) -> list[Hits]:
         """The k best rows of each of several queries [q, d] of one space; see :meth:`search`."""
+        require_k(k)
         kind = modality or self.upgrade.modality
         queries = as_queries(np.atleast_2d(vectors), space)
         if space != self.upgrade.old and space != self.upgrade.new:

@@ -319,7 +319,8 @@ class State:
                 yield connection
                 connection.execute("COMMIT")
             except BaseException:
-                connection.execute("ROLLBACK")
+                if connection.in_transaction:  # a full disk has ended it already
+                    connection.execute("ROLLBACK")
                 raise
         except sqlite3.Error as error:
             raise _translated(error, self.path) from error

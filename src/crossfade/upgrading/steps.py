@@ -11,7 +11,7 @@ import numpy as np
 from crossfade.embeddings import Embeddings
 from crossfade.encoding.folder import exclusive
 from crossfade.encoding.progress import ProgressOption
-from crossfade.errors import ConfigError, StoreChanged, UpgradeRefused
+from crossfade.errors import ConfigError, EncoderError, StoreChanged, StoreError, UpgradeRefused
 from crossfade.spaces import require_same
 from crossfade.stores import Id, Store
 from crossfade.two_stage.items import Embed
@@ -137,6 +137,8 @@ def backfill(
     Raises:
         UpgradeRefused: it is not cut over.
         ConfigError: another process is at work on it.
+        StoreChanged: the collection is no longer the one that was planned for.
+        EncoderError: the model failed, or no item of the sample could be encoded.
         Unsupported: the store cannot hold a second vector field.
     """
     store.require("write", "second_field", "notes")
@@ -153,6 +155,7 @@ def backfill(
             if begun is not None:
                 return begun
         elif stage == "backfilled":
+            upgrade.state.enqueue(upgrade.state.settled("failed"), anew=True)
             upgrade.state.move("backfilling", step="backfill")
         elif upgrade.state.now().paused:
             upgrade.state.pause("")
@@ -178,10 +181,12 @@ def finish(upgrade: Upgrade, store: Store, *, drop_old: bool = False, keep_mixed
 
     Raises:
         UpgradeRefused: rows have no native vector, which searches would not find any more.
+        StoreChanged: the collection is no longer the one that was upgraded.
     """
     moment = upgrade.state.now()
     if moment.stage != "finished":
         require_step(moment.stage, "finished")
+    require_unchanged(upgrade, store)
     if drop_old and (keep_mixed or "cut over" in (moment.stage, _finished_from(upgrade))):
         raise ConfigError(
             "The old field is what searches ask where not every row has a native vector; it is not dropped."
@@ -219,6 +224,7 @@ def rollback(upgrade: Upgrade, store: Store | None = None, *, reason: str, drop_
 
     Raises:
         UpgradeRefused: there is nothing to roll back, or the old field is dropped.
+        StoreError: the collection cannot be reached; searches are rolled back all the same.
     """
     if not reason.strip():
         raise ConfigError("A rollback has a reason, which is recorded; found an empty one.")
@@ -228,10 +234,15 @@ def rollback(upgrade: Upgrade, store: Store | None = None, *, reason: str, drop_
         )
     if upgrade.state.now().stage != "rolled back":
         upgrade.state.move("rolled back", step="rollback", reason=reason)
-    if store is not None:
+    if store is None:
+        return
+    try:
         if drop_new and upgrade.new_field in store.describe().fields:
             store.drop_field(upgrade.new_field)
         upgrade.release(store)
+    except StoreError as error:
+        error.add_note("Searches are rolled back all the same; run the rollback again when the collection is there.")
+        raise
 
 
 def status(upgrade: Upgrade, store: Store | None = None) -> dict[str, Any]:
@@ -253,20 +264,30 @@ def require_unchanged(upgrade: Upgrade, store: Store) -> None:
     """Refuse a collection that is no longer the one that was planned for.
 
     Raises:
-        StoreChanged: the field is gone, or has another dimension.
+        StoreChanged: a field that is searched is gone, has another dimension, or is no longer registered.
         SpaceMismatch: it is registered with another space.
     """
     fields = store.describe().fields
-    field = upgrade.old_field if not upgrade.state.fact(OLD_DROPPED) else upgrade.new_field
-    space = upgrade.old if field == upgrade.old_field else upgrade.new
-    if field not in fields or fields[field].dimension != space.dimension:
-        found = f"{fields[field].dimension} dimensions" if field in fields else "no such field"
-        raise StoreChanged(
-            f"{store.address} had a field {field!r} of {space.dimension} dimensions when the upgrade was planned; now there is "
-            f"{found}. Find out who changed it; nothing was done."
-        )
-    known = store.space(field)
-    if known is not None:
+    searched = {} if upgrade.state.fact(OLD_DROPPED) else {upgrade.old_field: upgrade.old}
+    if upgrade.state.now().serving in ("mixed", "native"):
+        searched[upgrade.new_field] = upgrade.new
+    for field, space in searched.items():
+        if field not in fields or fields[field].dimension != space.dimension:
+            found = f"one of {fields[field].dimension} dimensions" if field in fields else "no such field"
+            way = "" if field == upgrade.old_field else ", or roll back with --drop-new, cut over and backfill again"
+            raise StoreChanged(
+                f"{store.address} had a field {field!r} of {space.dimension} dimensions when the upgrade came here; now there "
+                f"is {found}. Find out who changed it, and bring it back{way}; nothing was done."
+            )
+        known = store.space(field)
+        if known is None and not store.capabilities.notes:
+            continue
+        if known is None:
+            raise StoreChanged(
+                f"{store.address} had a note that its field {field!r} holds vectors of {space}; now there is none, as in a "
+                "collection that was made anew under the same name. If it does hold them, register it: crossfade upgrade "
+                "register. Nothing was done."
+            )
         require_same(
             known, space, what=f"The vectors of {field!r}", hint="The field was registered anew: make a new plan."
         )
@@ -304,6 +325,12 @@ def _begin(
         done = worker.queue(progress=progress)
         if done.why != "done":
             return done
+        if done.failed and not state.settled("done"):
+            state.enqueue(state.settled("failed"), anew=True)
+            raise EncoderError(
+                f"None of the first {done.failed} items could be encoded. Do the ids of the items match those of "
+                f"{store.address}? Searches are as they were; give the right items, and run it again."
+            )
         sampled = store.fetch(state.settled("done"), fields=[upgrade.old_field, new])
         measured = prepare(upgrade, sampled, queries, seed=seed)
         state.enqueue(order_rows(order, upgrade, store, sampled, queries, seed=seed))

@@ -103,3 +103,13 @@ def test_bad_options_are_refused(live: Live, upgrade: Upgrade) -> None:
         pytest.raises(SpaceMismatch, match="The cached vectors"),
     ):
         found(Searcher(upgrade, live.store, rerank=Reranker(live.embed, cache=cache)))
+
+
+@pytest.mark.parametrize("k", [0, -1, True, 2.0])
+def test_no_stage_finds_fewer_than_one(live: Live, upgrade: Upgrade, k: int) -> None:
+    for searcher in (
+        Searcher(upgrade, live.store),
+        Searcher(upgrade, live.store, rerank=Reranker(live.embed, candidates=10)),
+    ):
+        with pytest.raises(ConfigError, match="k must be a whole number of at least 1"):
+            found(searcher, k=k)
