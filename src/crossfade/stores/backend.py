@@ -139,6 +139,10 @@ class Backend(ABC):
     def search(self, query: Query) -> list[Hits]:
         """The best rows of each query."""
 
+    def indexed(self, field: str, metric: Metric) -> bool | None:
+        """Whether the owner of the collection made an index for these searches; None where the store makes its own, or has none."""
+        return None
+
     @abstractmethod
     def upsert(self, records: Records) -> None:
         """Insert rows, or replace them whole: what is not given of a row is not there afterwards.

@@ -196,6 +196,12 @@ class LanceDBBackend(Backend):
                 for hits in self._nearest(query, query.vectors[start : start + QUERIES_AT_A_TIME], k, where)
             ]
 
+    def indexed(self, field: str, metric: Metric) -> bool:
+        """See :meth:`Backend.indexed`; rows outside of it are compared each."""
+        with self._connection.translated("be described", [field]):
+            self._connection.schema([field])
+            return (field, metric) in self._indexed([field])
+
     def upsert(self, records: Records) -> None:
         """See :meth:`Backend.upsert`."""
         with self._connection.alone(), self._connection.translated("be written"):

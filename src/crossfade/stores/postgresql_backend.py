@@ -11,6 +11,7 @@ import numpy.typing as npt
 from psycopg import Cursor
 
 from crossfade.errors import ConfigError, StoreChanged
+from crossfade.spaces import Metric
 from crossfade.stores import postgresql_sql as sql
 from crossfade.stores.backend import Backend, Capabilities, Description, Query, VectorField
 from crossfade.stores.conditions import Condition
@@ -58,6 +59,10 @@ class PostgreSQLBackend(Backend):
         """See :meth:`Backend.describe`; the column of the ids is not among the columns."""
         self._table = table = self._read()
         return Description(table.ids, table.fields, {name: column.kind for name, column in table.columns.items()})
+
+    def indexed(self, field: str, metric: Metric) -> bool:
+        """See :meth:`Backend.indexed`."""
+        return bool(self._one(sql.has_index(self._having((field,), ()), field, metric)))
 
     def count(self, where: tuple[Condition, ...], lacking: str | None = None) -> int:
         """See :meth:`Backend.count`."""

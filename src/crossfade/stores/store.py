@@ -179,6 +179,11 @@ class Store:
             (lacking,) = self._fields([lacking])
         return self._backend.search(Query(queries, name, k, metric, found, lacking, exact))
 
+    def indexed(self, field: str, metric: Metric) -> bool | None:
+        """Whether an index answers searches of a field by a metric; None where that is no matter of the collection's owner."""
+        (name,) = self._fields([field])
+        return self._backend.indexed(name, metric)
+
     def upsert(self, records: Records) -> None:
         """Insert rows, or replace them whole: what is not given of a row is not there afterwards.
 

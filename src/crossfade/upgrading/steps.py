@@ -170,7 +170,14 @@ def backfill(
         return replace(done, why="overtaken")
 
 
-def finish(upgrade: Upgrade, store: Store, *, drop_old: bool = False, keep_mixed: bool = False) -> None:
+def finish(
+    upgrade: Upgrade,
+    store: Store,
+    *,
+    drop_old: bool = False,
+    keep_mixed: bool = False,
+    unindexed: bool = False,
+) -> None:
     """End an upgrade: searches ask the new field alone, or the adapter for good where nothing was backfilled.
 
     Args:
@@ -178,9 +185,11 @@ def finish(upgrade: Upgrade, store: Store, *, drop_old: bool = False, keep_mixed
         store: its collection.
         drop_old: drop the old field with its vectors; there is no rollback afterwards.
         keep_mixed: also where rows have no native vector; searches then stay mixed.
+        unindexed: also where the old field has an index and the new one has none.
 
     Raises:
-        UpgradeRefused: rows have no native vector, which searches would not find any more.
+        UpgradeRefused: rows have no native vector, which searches would not find any more; or there is no index on the new
+            field, so that each search would compare every row.
         StoreChanged: the collection is no longer the one that was upgraded.
     """
     moment = upgrade.state.now()
@@ -199,6 +208,12 @@ def finish(upgrade: Upgrade, store: Store, *, drop_old: bool = False, keep_mixed
             raise UpgradeRefused(
                 f"{without} rows have no native vector, and searches of the new field would not find them. Backfill again, "
                 "delete them, or finish with searches that stay mixed (--keep-mixed)."
+            )
+        if not unindexed and _indexes(upgrade, store) == (True, False):
+            raise UpgradeRefused(
+                f"The field {upgrade.old_field!r} of {store.address} has an index and {upgrade.new_field!r} has none, so that "
+                "every search would compare each row. Make one as for the other field, and finish then; or finish without "
+                "(--unindexed)."
             )
         upgrade.state.move(
             "finished", step="finish", metrics={"without": without}, serving="mixed" if without else "native"
@@ -257,7 +272,17 @@ def status(upgrade: Upgrade, store: Store | None = None) -> dict[str, Any]:
         found["rows"] = store.count()
         if upgrade.new_field in store.describe().fields:
             found["without native vector"] = store.count(lacking=upgrade.new_field)
+            if _indexes(upgrade, store) == (True, False):
+                found["index"] = f"none on {upgrade.new_field!r} yet: its rows are compared each"
     return found
+
+
+def _indexes(upgrade: Upgrade, store: Store) -> tuple[bool | None, bool | None]:
+    """Whether the old field and the new one have an index."""
+    if upgrade.state.fact(OLD_DROPPED):
+        return None, None
+    old, new = (upgrade.old_field, upgrade.old.metric), (upgrade.new_field, upgrade.new.metric)
+    return store.indexed(*old), store.indexed(*new)
 
 
 def require_unchanged(upgrade: Upgrade, store: Store) -> None:

@@ -231,6 +231,9 @@ def finish_command(
     keep_mixed: Annotated[
         bool, typer.Option("--keep-mixed", help="Also where rows have no native vector; searches stay mixed.")
     ] = False,
+    unindexed: Annotated[
+        bool, typer.Option("--unindexed", help="Also where the old field has an index and the new one has none.")
+    ] = False,
     json_: JsonFlag = False,
 ) -> None:
     """End the upgrade: searches ask the new field alone, or the adapter for good where nothing was backfilled."""
@@ -238,7 +241,7 @@ def finish_command(
 
     upgrade = Upgrade.open(folder)
     with upgrade.store() as store:
-        finish(upgrade, store, drop_old=drop_old, keep_mixed=keep_mixed)
+        finish(upgrade, store, drop_old=drop_old, keep_mixed=keep_mixed, unindexed=unindexed)
     _say(upgrade.state.now().stage, upgrade.state.now().serving, json_)
 
 
