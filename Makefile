@@ -4,10 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slow lint bench docs clean
+.PHONY: demo live test test-slow lint bench docs clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/crossfade demo
+
+live: $(VENV)/.installed-test
+	$(BIN)/python examples/live_upgrade.py
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered
@@ -28,7 +31,7 @@ docs: $(VENV)/.installed-test
 	$(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) site crossfade-demo
+	rm -rf $(VENV) site crossfade-demo live-upgrade
 
 $(VENV)/.installed-demo: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
