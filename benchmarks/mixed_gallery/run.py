@@ -156,14 +156,13 @@ def table(results: Mapping[str, Mapping[int, tuple[Task, Found, Merge]]], traffi
     lines = []
     for pair, seeds in results.items():
         for name in next(iter(seeds.values()))[1]:
-            curves = [_weighted(found[name], task, traffic) for task, found, _ in seeds.values()]
-            values = np.mean(curves, axis=0)
+            values, images = _pooled(seeds, name, traffic)
             line: dict[str, Any] = {"old model": pair, "curve": name}
             line |= {f"{share:.0%}": f"{100 * v:.1f}" for share, v in zip(SHARES, values.mean(axis=1), strict=True)}
             line["area"] = f"{100 * backfill_area(SHARES, values.mean(axis=1)):.1f}"
             if name.startswith("order") and name != "order random":
-                other = [_weighted(found["order random"], task, traffic) for task, found, _ in seeds.values()]
-                line["above random"] = _points(_paired(backfill_area(SHARES, values - np.mean(other, axis=0))))
+                other, _ = _pooled(seeds, "order random", traffic)
+                line["above random"] = _points(_paired(backfill_area(SHARES, values - other), images))
             lines.append(line)
     return lines
 
@@ -173,13 +172,20 @@ def steps(results: Mapping[str, Mapping[int, tuple[Task, Found, Merge]]]) -> lis
     lines = []
     for pair, seeds in results.items():
         for name in ("order random", "merge raw"):
-            values = np.mean([found[name] for _, found, _ in seeds.values()], axis=0)
+            values, images = _pooled(seeds, name, "even")
             line: dict[str, Any] = {"old model": pair, "curve": name}
             for number, (before, after) in enumerate(pairwise(SHARES)):
-                line[f"{before:.0%} → {after:.0%}"] = _points(_paired(values[number + 1] - values[number]))
+                line[f"{before:.0%} → {after:.0%}"] = _points(_paired(values[number + 1] - values[number], images))
             line["chosen"] = ", ".join(sorted({merge for _, _, merge in seeds.values()}))
             lines.append(line)
     return lines
+
+
+def _pooled(seeds: Mapping[int, tuple[Task, Found, Merge]], name: str, traffic: str) -> tuple[np.ndarray, np.ndarray]:
+    """The queries of all seeds: [shares, q] values, and the number of each query's image."""
+    values = [_weighted(found[name], task, traffic) for task, found, _ in seeds.values()]
+    images = [task.old.ids[task.right] for task, _, _ in seeds.values()]
+    return np.concatenate(values, axis=1), np.unique(np.concatenate(images), return_inverse=True)[1]
 
 
 def _weighted(values: np.ndarray, task: Task, traffic: str) -> np.ndarray:
@@ -188,8 +194,8 @@ def _weighted(values: np.ndarray, task: Task, traffic: str) -> np.ndarray:
     return weighted
 
 
-def _paired(values: np.ndarray) -> Estimate:
-    bootstrap = Bootstrap(np.arange(len(values)), resamples=RESAMPLES, level=LEVEL, seed=0)
+def _paired(values: np.ndarray, images: np.ndarray) -> Estimate:
+    bootstrap = Bootstrap(images, resamples=RESAMPLES, level=LEVEL, seed=0)
     return bootstrap.estimate(float(values.mean()), bootstrap.means(values[:, None])[:, 0])
 
 
