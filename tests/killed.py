@@ -30,7 +30,7 @@ def drive(folder: Path, store: Store, contents: dict[str, int]) -> None:
         shadow(upgrade, store, old=queries(ASKED, OLD), new=queries(ASKED, NEW))
     if upgrade.state.now().stage == "shadowed":
         cutover(upgrade, store)
-    if upgrade.state.now().stage in ("cut over", "backfilling"):
+    if upgrade.state.now().stage in ("cut over", "backfilling", "backfilled"):
         assert backfill(upgrade, store, lambda ids: embedded(ids, contents), pace=PACE, sample=SAMPLE).why == "done"
     finish(upgrade, store)
     upgrade.close()
