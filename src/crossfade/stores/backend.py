@@ -140,7 +140,7 @@ class Backend(ABC):
         """The best rows of each query."""
 
     def indexed(self, field: str, metric: Metric) -> bool | None:
-        """Whether the owner of the collection made an index for these searches; None where the store makes its own, or has none."""
+        """Whether the collection's owner made an index for these searches; None where the store makes its own, or has none."""
         return None
 
     @abstractmethod

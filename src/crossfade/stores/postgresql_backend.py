@@ -18,7 +18,7 @@ from crossfade.stores.conditions import Condition
 from crossfade.stores.postgresql_binary import vectors_of
 from crossfade.stores.postgresql_connections import Connection, Connections
 from crossfade.stores.postgresql_notes import NOTES, read_notes, write_note
-from crossfade.stores.postgresql_search import search
+from crossfade.stores.postgresql_search import Indexes, search
 from crossfade.stores.postgresql_table import Extension, Place, Table, read_table
 from crossfade.stores.records import Hits, Id, Records, Vectors
 
@@ -49,6 +49,7 @@ class PostgreSQLBackend(Backend):
     def __init__(self, connections: Connections, place: Place, extension: Extension) -> None:
         self.address = place.address
         self._connections = connections
+        self._indexes = Indexes()
         self._place = place
         self._extension = extension
         self._table = self._read()
@@ -97,7 +98,7 @@ class PostgreSQLBackend(Backend):
         """See :meth:`Backend.search`."""
         wanted = [query.field, *([] if query.lacking is None else [query.lacking])]
         table = self._having(wanted, _names(query.where))
-        return self._connections.read(lambda connection: search(connection, table, query))
+        return self._connections.read(lambda connection: search(connection, table, query, self._indexes))
 
     def upsert(self, records: Records) -> None:
         """See :meth:`Backend.upsert`; in one transaction: all of a call's rows become visible together, or none.

@@ -14,7 +14,7 @@ vectors; μ_s, σ_s, μ_t, σ_t the means and deviations of s and t over B for t
                    whole, if what is backfilled had nothing to do with what is relevant          (3)
 
 None of the papers merges two scales: FastFill and FCT compare all rows in the new space. This is our choice, and which of
-the four is taken is measured (:func:`choose`).
+the four is taken is measured (:func:`crossfade.upgrading.starting.choose_merge`).
 """
 
 from __future__ import annotations

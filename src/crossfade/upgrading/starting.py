@@ -4,9 +4,11 @@ The sample's native vectors are the first that are written. With them is measure
 sample is cut into a background and a gallery; of that a share has native vectors and the rest is compared through the
 adapter, and of each query is looked where the mixture has the row that a full re-index of the same rows puts first::
 
-    1 / the place in the mixture of the first row of new/new                      mean over queries and shares        (1)
+    1 / the place in the mixture of the first row of new/new                      mean over queries and mixtures      (1)
 
-The merge ``standardised`` is taken unless another one is above it with a 95 % interval over the queries.
+Each mixture comes with its opposite, in which the other rows have native vectors: so each query's row is native in one half
+of them, and which rows a share fell on says nothing. The merge ``standardised`` is taken unless another one is above it with a
+95 % interval over the rows that come first, with all queries that have one of them in common.
 
 The order *uncertain* backfills first what the adapter is expected to place worst. With o a stored vector, n the native one of
 a sampled row, and i(o) its isolation, the negated mean cosine to the five nearest other rows of the sample, the error
@@ -20,7 +22,7 @@ The order *queried* takes rows by how many of the logged queries have them among
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -45,7 +47,9 @@ Values = npt.NDArray[np.float64]
 Order = Literal["uncertain", "queried", "random"]
 ORDERS: tuple[Order, ...] = get_args(Order)
 
-SHARES = (0.25, 0.5, 0.75)
+SHARES, DRAWS = (0.25, 0.5), 3
+"""Of the rows that have native vectors in a mixture, and in its opposite the rest; and how often each is drawn."""
+
 QUERIES = 1000
 DEPTH = 50
 """Rows of each logged query that count as queried: what is right is often not among the first ten yet."""
@@ -94,8 +98,10 @@ def prepare(upgrade: Upgrade, sampled: Records, queries: Embeddings | None, *, s
     background = Background(both.old[:half], both.new[:half])
     gallery = Background(both.old[half:], both.new[half:])
     asked, modality = (both.new[:half], upgrade.modality) if queries is None else (queries.matrix(), queries.modality)
-    found = reciprocal_places(upgrade.adapter, _distinct(asked)[:QUERIES], modality, gallery, background, seed=seed)
-    upgrade.state.note("merge", choose_merge(found))
+    found, first = reciprocal_places(
+        upgrade.adapter, _distinct(asked)[:QUERIES], modality, gallery, background, seed=seed
+    )
+    upgrade.state.note("merge", choose_merge(found, first))
     return {str(kind): float(values.mean()) for kind, values in found.items()}
 
 
@@ -105,16 +111,21 @@ def _distinct(vectors: Floats) -> Floats:
     return vectors[np.sort(first)]
 
 
-def choose_merge(found: Mapping[Merge, Values]) -> Merge:
+def choose_merge(found: Mapping[Merge, Values], first: npt.NDArray[np.int64]) -> Merge:
     """The merge with the largest (1) of those that are surely above ``standardised``; else that one.
 
     Args:
         found: merge → [q] values of (1) by query.
+        first: [q] which row comes first in new/new.
     """
 
     def surely(kind: Merge) -> bool:
         above = found[kind] - found["standardised"]
-        return bool(above.mean() > SURELY * above.std(ddof=1) / np.sqrt(len(above)))
+        sums = np.bincount(np.unique(first, return_inverse=True)[1], weights=above - above.mean())
+        if len(sums) < 2:
+            return False
+        error = np.sqrt(len(sums) / (len(sums) - 1) * (sums**2).sum()) / len(above)
+        return bool(above.mean() > SURELY * error)
 
     better = [kind for kind in MERGES if kind != "standardised" and surely(kind)]
     return max(better, key=lambda kind: float(found[kind].mean()), default="standardised")
@@ -122,8 +133,8 @@ def choose_merge(found: Mapping[Merge, Values]) -> Merge:
 
 def reciprocal_places(
     adapter: Adapter, queries: Floats, modality: Modality, gallery: Background, background: Background, *, seed: int
-) -> dict[Merge, Values]:
-    """(1) for each merge: [q] means over the shares.
+) -> tuple[dict[Merge, Values], npt.NDArray[np.int64]]:
+    """(1) for each merge, [q] means over the mixtures; and [q] which row of the gallery comes first in new/new.
 
     Args:
         adapter: new → old.
@@ -135,21 +146,35 @@ def reciprocal_places(
     """
     new, old = adapter.source, adapter.target
     mapped = adapter.map(queries, modality)
-    s, t = scores(queries, gallery.new, new), scores(mapped, gallery.old, old)
+    s, t = np.stack(scores(queries, gallery.new, new)), np.stack(scores(mapped, gallery.old, old))
     s_b, t_b = scores(queries, background.new, new), scores(mapped, background.old, old)
-    generator = np.random.default_rng(seed)
-    n = len(gallery.new)
-    first = np.argmax(np.stack(s), axis=1)
+    first = np.argmax(s, axis=1)
+    scored: dict[Merge, Floats] = {
+        kind: np.stack([comparable(kind, t[q], native=s_b[q], mapped=t_b[q]) for q in range(len(queries))])
+        for kind in MERGES
+        if kind != "ranks"
+    }
     found: dict[Merge, Values] = {kind: np.zeros(len(queries)) for kind in MERGES}
-    for share in SHARES:
-        native = np.zeros(n, dtype=bool)
-        native[generator.permutation(n)[: int(share * n)]] = True
+    for native in _mixtures(len(gallery.new), np.random.default_rng(seed)):
+        weight = 1.0 / (2 * DRAWS * len(SHARES))
+        for kind, each in scored.items():
+            mixture = np.where(native, s, each)
+            before = mixture > np.take_along_axis(mixture, first[:, None], axis=1)
+            found[kind] += weight / (1 + before.sum(axis=1))
         for q in range(len(queries)):
-            for kind in MERGES:
-                given = t[q] if kind == "ranks" else comparable(kind, t[q], native=s_b[q], mapped=t_b[q])
-                hits = merged(kind, _best(s[q], native), _best(given, ~native), k=n, share=share)
-                found[kind][q] += 1.0 / (1 + hits.ids.index(int(first[q]))) / len(SHARES)
-    return found
+            hits = merged("ranks", _best(s[q], native), _best(t[q], ~native), k=len(native), share=float(native.mean()))
+            found["ranks"][q] += weight / (1 + hits.ids.index(int(first[q])))
+    return found, first
+
+
+def _mixtures(count: int, generator: np.random.Generator) -> Iterator[npt.NDArray[np.bool_]]:
+    """Which rows have native vectors: each draw, and its opposite."""
+    for share in SHARES:
+        for _ in range(DRAWS):
+            native = np.zeros(count, dtype=bool)
+            native[generator.permutation(count)[: int(share * count)]] = True
+            yield native
+            yield ~native
 
 
 def order_rows(

@@ -11,7 +11,7 @@ from live import NEW, OLD, fitted, queries, seen
 from crossfade.stores import Hits
 from crossfade.upgrading.merging import MERGES, Background, Merge, comparable, merged
 from crossfade.upgrading.scoring import scores
-from crossfade.upgrading.starting import SHARES, Uncertainty, choose_merge, reciprocal_places
+from crossfade.upgrading.starting import DRAWS, SHARES, Uncertainty, choose_merge, reciprocal_places
 
 FLOATS = st.floats(-5, 5, allow_nan=False, width=32)
 
@@ -90,13 +90,16 @@ def both(start: int, count: int) -> Background:
 def test_merges_are_measured_by_where_the_first_row_of_a_full_re_index_stands() -> None:
     asked = queries(range(30), NEW).matrix()
     gallery, background = both(0, 80), both(200, 80)
-    found = reciprocal_places(fitted(), asked, "image", gallery, background, seed=3)
+    found, first = reciprocal_places(fitted(), asked, "image", gallery, background, seed=3)
     assert set(found) == set(MERGES)
+    assert first.tolist() == [int(np.argmax(gallery.new @ query)) for query in asked]
     slow: dict[str, list[float]] = {"raw": [], "standardised": []}
     generator = np.random.default_rng(3)
     mapped = fitted().map(asked, "image")
-    for share in SHARES:
-        native = np.isin(np.arange(80), generator.permutation(80)[: int(share * 80)])
+    halves = [
+        np.isin(np.arange(80), generator.permutation(80)[: int(share * 80)]) for share in SHARES for _ in range(DRAWS)
+    ]
+    for native in [*halves, *(~half for half in halves)]:
         for q in range(30):
             s, t = gallery.new @ asked[q], gallery.old @ mapped[q]
             s_b, t_b = background.new @ asked[q], background.old @ mapped[q]
@@ -112,8 +115,24 @@ def test_another_merge_is_chosen_only_where_it_is_surely_better() -> None:
     means = dict(zip(MERGES, noise, strict=True))
     means["standardised"] = means["standardised"] + 0.5
     level = {kind: values + 0.5 for kind, values in means.items() if kind != "standardised"}
-    assert choose_merge({**means, **level}) == "standardised"
-    assert choose_merge({**means, **level, "raw": noise[0] + 0.6, "ranks": noise[3] + 0.7}) == "ranks"
+    first = np.arange(400)
+    assert choose_merge({**means, **level}, first) == "standardised"
+    better = {**means, **level, "raw": noise[0] + 0.6, "ranks": noise[3] + 0.7}
+    assert choose_merge(better, first) == "ranks"
+    assert choose_merge(better, np.zeros(400, dtype=int)) == "standardised"  # all by one row's luck
+
+
+def test_queries_with_one_first_row_in_common_count_as_one() -> None:
+    generator = np.random.default_rng(1)
+    first = np.repeat(np.arange(20), 50)
+    luck = np.repeat(generator.standard_normal(20), 50)  # of a row: it says nothing of the merge
+    level = {kind: np.zeros(1000) for kind in MERGES}
+    lucky = {**level, "raw": luck - luck.mean() + 0.2}
+    above = [luck[first == row].mean() for row in range(20)]
+    error = np.std(above, ddof=1) / np.sqrt(20)
+    assert 1.96 * error > 0.2
+    assert choose_merge(lucky, first) == "standardised"
+    assert choose_merge(lucky, np.arange(1000)) == "raw"  # as if each query had been a row of its own
 
 
 def test_uncertainty_is_the_regression_of_the_error() -> None:
