@@ -32,12 +32,12 @@ from crossfade.upgrading.merging import MERGES, Merge
 from crossfade.upgrading.starting import ORDERS, Order
 
 SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
-K, SAMPLE, LOG, HELD_OUT = 10, 300, 2000, 0.5
+K, SAMPLE, LOGS, LOG, HELD_OUT = 10, 150, 6, 2000, 0.5
 RESAMPLES, LEVEL = 2000, 0.95
 TRAFFIC = ("even", "Zipf")
 
-Found = dict[str, np.ndarray]
-"""Curve → [shares, queries], whether the right image is among the first ten."""
+Found = dict[str, list[np.ndarray]]
+"""Curve → for each log [shares, queries], whether the right image is among the first ten."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,18 +48,18 @@ class Task:
         old: the gallery by the old model.
         new: by the new one.
         asked: captions, by the old and by the new model.
-        logged: other captions of the same images, by the new model, as often as traffic has them.
+        logged: for each log other captions of the same images, by the new model, as often as its traffic has them.
         right: [q] the row of each query's image.
-        traffic: [q] how often a query of Zipf's traffic is this one.
+        traffic: for each log [q] how often a query of its traffic is this one, by Zipf's law.
         adapter: new → old.
     """
 
     old: cf.Embeddings
     new: cf.Embeddings
     asked: tuple[cf.Embeddings, cf.Embeddings]
-    logged: cf.Embeddings
+    logged: list[cf.Embeddings]
     right: np.ndarray
-    traffic: np.ndarray
+    traffic: list[np.ndarray]
     adapter: cf.Adapter
 
     @classmethod
@@ -76,45 +76,54 @@ class Task:
         _, first = np.unique(owner, return_index=True)
         first = first[1:] if owner.min() < 0 else first  # those of other images
         generator = np.random.default_rng(upgrade.seed)
-        weights = 1.0 / (1.0 + generator.permutation(len(first)))
-        weights /= weights.sum()
-        drawn = generator.choice(len(first), LOG, p=weights)
-        logged = upgrade.new[1].select(first + 1)
-        times = [f"{number}: {logged.ids[place]}" for number, place in enumerate(drawn)]
+        others = upgrade.new[1].select(first + 1)
+        logged, traffic = [], []
+        for _ in range(LOGS):
+            weights = 1.0 / (1.0 + generator.permutation(len(first)))
+            traffic.append(weights / weights.sum())
+            drawn = generator.choice(len(first), LOG, p=traffic[-1])
+            times = [f"{number}: {others.ids[place]}" for number, place in enumerate(drawn)]
+            logged.append(cf.Embeddings(times, others.matrix()[drawn], others.space, "text"))
         return cls(
             old,
             new,
             (upgrade.old[1].select(first), upgrade.new[1].select(first)),
-            cf.Embeddings(times, logged.matrix()[drawn], logged.space, "text"),
+            logged,
             owner[first],
-            weights,
+            traffic,
             adapter,
         )
 
 
-def measured(task: Task, seed: int) -> tuple[Found, Merge]:
-    """Every curve of one upgrade, and the merge that was chosen by its own measurement."""
+def measured(task: Task, seed: int) -> tuple[Found, list[Merge]]:
+    """Every curve of one upgrade, and the merges that were chosen by its own measurements.
+
+    Only the order *queried* has a course of its own by each log; the others have that by the first.
+    """
     found: Found = {}
+    chosen: list[Merge] = []
     ids = task.old.ids.tolist()
+    courses = [(order, log) for order in ORDERS for log in range(LOGS if order == "queried" else 1)]
     with tempfile.TemporaryDirectory() as folder:
-        for order in ORDERS:
+        for order, log in courses:
+            place = Path(folder) / f"{order}-{log}"
             store = Store(MemoryBackend([VectorField("old", task.old.dimension)]))
             store.upsert(Records(list(ids), {"old": Vectors.of(task.old.matrix())}))
             store.register("old", task.old.space, "image")
-            plan_upgrade(store, task.adapter, out=Path(folder) / order, field="old", new_field="new")
-            live = Live.open(Path(folder) / order)
+            plan_upgrade(store, task.adapter, out=place, field="old", new_field="new")
+            live = Live.open(place)
             cutover(live, store, force="the benchmark measures it")
-            for name, values in _course(task, live, store, order, seed).items():
-                found[name] = values
-            chosen: Merge = live.state.fact("merge")
+            for name, values in _course(task, live, store, order, log, seed).items():
+                found.setdefault(name, []).append(values)
+            chosen.append(live.state.fact("merge"))
             live.close()
     gallery = task.new.matrix()
-    found["full re-index"] = np.stack([_hits(_best(task.asked[1].matrix(), gallery), task)] * len(SHARES))
-    found["old model"] = np.stack([_hits(_best(task.asked[0].matrix(), task.old.matrix()), task)] * len(SHARES))
-    return found, chosen
+    found["full re-index"] = [np.stack([_hits(_best(task.asked[1].matrix(), gallery), task)] * len(SHARES))]
+    found["old model"] = [np.stack([_hits(_best(task.asked[0].matrix(), task.old.matrix()), task)] * len(SHARES))]
+    return {name: each * (LOGS // len(each)) for name, each in found.items()}, chosen
 
 
-def _course(task: Task, live: Live, store: Store, order: Order, seed: int) -> Found:
+def _course(task: Task, live: Live, store: Store, order: Order, log: int, seed: int) -> dict[str, np.ndarray]:
     """Backfill share by share; at each ask by the chosen merge, and at random order by every one."""
     merges: tuple[Merge | None, ...] = (None, *MERGES) if order == "random" else (None,)
     curves: dict[str, list[np.ndarray]] = {}
@@ -127,8 +136,8 @@ def _course(task: Task, live: Live, store: Store, order: Order, seed: int) -> Fo
                 store,
                 lambda ids: task.new.select(task.new.locate(ids)).matrix(),
                 order=order,
-                queries=task.logged,
-                sample=min(SAMPLE, round(SHARES[1] * n)),
+                queries=task.logged[log],
+                sample=SAMPLE,
                 pace=Pace(batch=200, limit=wanted - done),
                 seed=seed,
             )
@@ -151,7 +160,7 @@ def _hits(rows: np.ndarray, task: Task) -> np.ndarray:
     return (rows == task.right[:, None]).any(axis=1).astype(float)
 
 
-def table(results: Mapping[str, Mapping[int, tuple[Task, Found, Merge]]], traffic: str) -> list[dict[str, Any]]:
+def table(results: Mapping[str, Mapping[int, tuple[Task, Found, list[Merge]]]], traffic: str) -> list[dict[str, Any]]:
     """R@10 at each share, the area below, and what an order is above the random one."""
     lines = []
     for pair, seeds in results.items():
@@ -167,7 +176,7 @@ def table(results: Mapping[str, Mapping[int, tuple[Task, Found, Merge]]], traffi
     return lines
 
 
-def steps(results: Mapping[str, Mapping[int, tuple[Task, Found, Merge]]]) -> list[dict[str, Any]]:
+def steps(results: Mapping[str, Mapping[int, tuple[Task, Found, list[Merge]]]]) -> list[dict[str, Any]]:
     """Is the curve of the chosen merge monotone? The difference from each share to the next, paired over queries."""
     lines = []
     for pair, seeds in results.items():
@@ -176,22 +185,23 @@ def steps(results: Mapping[str, Mapping[int, tuple[Task, Found, Merge]]]) -> lis
             line: dict[str, Any] = {"old model": pair, "curve": name}
             for number, (before, after) in enumerate(pairwise(SHARES)):
                 line[f"{before:.0%} → {after:.0%}"] = _points(_paired(values[number + 1] - values[number], images))
-            line["chosen"] = ", ".join(sorted({merge for _, _, merge in seeds.values()}))
+            line["chosen"] = ", ".join(sorted({merge for _, _, merges in seeds.values() for merge in merges}))
             lines.append(line)
     return lines
 
 
-def _pooled(seeds: Mapping[int, tuple[Task, Found, Merge]], name: str, traffic: str) -> tuple[np.ndarray, np.ndarray]:
-    """The queries of all seeds: [shares, q] values, and the number of each query's image."""
-    values = [_weighted(found[name], task, traffic) for task, found, _ in seeds.values()]
-    images = [task.old.ids[task.right] for task, _, _ in seeds.values()]
+def _pooled(
+    seeds: Mapping[int, tuple[Task, Found, list[Merge]]], name: str, traffic: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """The queries of all seeds and logs: [shares, q] values, and the number of each query's image."""
+    values, images = [], []
+    for task, found, _ in seeds.values():
+        for each, weights in zip(found[name], task.traffic, strict=True):
+            values.append(
+                each if traffic == "even" else each * weights * each.shape[1]
+            )  # their mean is that of the traffic
+            images.append(task.old.ids[task.right])
     return np.concatenate(values, axis=1), np.unique(np.concatenate(images), return_inverse=True)[1]
-
-
-def _weighted(values: np.ndarray, task: Task, traffic: str) -> np.ndarray:
-    """[shares, q] values whose plain mean is that of the traffic."""
-    weighted: np.ndarray = values if traffic == "even" else values * task.traffic * values.shape[1]
-    return weighted
 
 
 def _paired(values: np.ndarray, images: np.ndarray) -> Estimate:
@@ -221,13 +231,13 @@ def main() -> int:
     if options.write and options.quick:
         parser.error("--write records whole runs; leave out --quick")
     place = Workplace(Flickr8k.open(folder), None, Cache(options.cache), QUICK if options.quick else FULL)
-    results: dict[str, dict[int, tuple[Task, Found, Merge]]] = {}
+    results: dict[str, dict[int, tuple[Task, Found, list[Merge]]]] = {}
     for pair in options.pairs:
         for seed in options.seeds:
             task = Task.of(Upgrade(place, pair, seed))
             results.setdefault(pair, {})[seed] = (task, *measured(task, seed))
             print(
-                f"{pair}, seed {seed}: {len(task.old)} images, merge {results[pair][seed][2]}",
+                f"{pair}, seed {seed}: {len(task.old)} images, merges {results[pair][seed][2]}",
                 file=sys.stderr,
                 flush=True,
             )
@@ -243,11 +253,14 @@ def main() -> int:
         plain = {
             pair: {
                 str(seed): {
-                    "merge": merge,
+                    "merges": merges,
                     "images": len(task.old),
-                    **{name: [round(mean(row), 5) for row in values.tolist()] for name, values in curves.items()},
+                    **{
+                        name: [round(mean(row), 5) for row in np.mean(values, axis=0).tolist()]
+                        for name, values in curves.items()
+                    },
                 }
-                for seed, (task, curves, merge) in seeds.items()
+                for seed, (task, curves, merges) in seeds.items()
             }
             for pair, seeds in results.items()
         }
