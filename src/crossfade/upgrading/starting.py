@@ -7,8 +7,9 @@ adapter, and of each query is looked where the mixture has the row that a full r
     1 / the place in the mixture of the first row of new/new                      mean over queries and mixtures      (1)
 
 Each mixture comes with its opposite, in which the other rows have native vectors: so each query's row is native in one half
-of them, and which rows a share fell on says nothing. The merge ``standardised`` is taken unless another one is above it with a
-95 % interval over the rows that come first, with all queries that have one of them in common.
+of them, and which rows a share fell on says nothing. The merge ``standardised`` is taken unless another one is above it by 0.02
+or more, and by three standard errors over the rows that come first, with all queries that have one of them in common: the
+sample's rows are a draw, too, and three merges are compared.
 
 The order *uncertain* backfills first what the adapter is expected to place worst. With o a stored vector, n the native one of
 a sampled row, and i(o) its isolation, the negated mean cosine to the five nearest other rows of the sample, the error
@@ -56,7 +57,8 @@ DEPTH = 50
 RIDGE = 10.0
 """Of w in (2), times the mean variance of o."""
 NEAREST = 5
-SURELY = 1.96
+SURELY, CLEARLY = 3.0, 0.02
+"""Standard errors, and difference in (1), from which on another merge is taken."""
 
 SMALLEST = 40
 """Rows with both vectors, below which nothing is measured and parts are merged by ranks."""
@@ -112,7 +114,7 @@ def _distinct(vectors: Floats) -> Floats:
 
 
 def choose_merge(found: Mapping[Merge, Values], first: npt.NDArray[np.int64]) -> Merge:
-    """The merge with the largest (1) of those that are surely above ``standardised``; else that one.
+    """The merge with the largest (1) of those that are surely and clearly above ``standardised``; else that one.
 
     Args:
         found: merge → [q] values of (1) by query.
@@ -125,7 +127,7 @@ def choose_merge(found: Mapping[Merge, Values], first: npt.NDArray[np.int64]) ->
         if len(sums) < 2:
             return False
         error = np.sqrt(len(sums) / (len(sums) - 1) * (sums**2).sum()) / len(above)
-        return bool(above.mean() > SURELY * error)
+        return bool(above.mean() > max(CLEARLY, SURELY * error))
 
     better = [kind for kind in MERGES if kind != "standardised" and surely(kind)]
     return max(better, key=lambda kind: float(found[kind].mean()), default="standardised")

@@ -60,9 +60,8 @@ def kill_and_resume(
     live.planned().close()
     address = live.store.address
     (folder / "contents.json").write_text(json.dumps(live.contents))
-    if not live.store.capabilities.shared:
-        live.store.close()
-        maker.let_go()
+    live.store.close()
+    maker.let_go()
     process = processes.Process(target=killed.run, args=(live.folder, address, folder / "contents.json", at))
     process.start()
     if after:
