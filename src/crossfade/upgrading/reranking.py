@@ -18,7 +18,7 @@ from crossfade.spaces import require_same
 from crossfade.stores import Hits, Id, Store
 from crossfade.two_stage.cache import VectorCache
 from crossfade.two_stage.items import Embed, embed_all
-from crossfade.upgrading.scoring import scores
+from crossfade.upgrading.scoring import compared, scores
 from crossfade.upgrading.stamping import stamps_of
 
 if TYPE_CHECKING:
@@ -73,7 +73,8 @@ class Reranker:
         able = [id_ for id_ in hits.ids if id_ in vectors]
         found = np.empty(0, dtype=np.float32)
         if able:
-            (found,) = scores(query[None], np.stack([vectors[id_] for id_ in able]), upgrade.new)
+            rows = compared(np.stack([vectors[id_] for id_ in able]), upgrade.new)
+            (found,) = scores(query[None], rows, upgrade.new)
         order = np.argsort(-found, kind="stable")
         rest = [id_ for id_ in hits.ids if id_ not in vectors]
         values = np.concatenate([found[order], np.full(len(rest), np.nan, dtype=np.float32)])

@@ -37,7 +37,7 @@ from crossfade.methods.base import Adapter
 from crossfade.spaces import Modality
 from crossfade.stores import Hits, Id, Records, Store
 from crossfade.upgrading.merging import MERGES, Background, Merge, comparable, merged
-from crossfade.upgrading.scoring import scores
+from crossfade.upgrading.scoring import compared, scores
 from crossfade.upgrading.upgrade import BACKGROUND, Upgrade
 
 __all__ = ["ORDERS", "Order", "Uncertainty", "choose_merge", "isolation", "order_rows", "reciprocal_places"]
@@ -97,8 +97,8 @@ def prepare(upgrade: Upgrade, sampled: Records, queries: Embeddings | None, *, s
     for side in ("old", "new"):
         write_npy(upgrade.folder / f"{BACKGROUND}-{side}.npy", getattr(both, side))
     half = len(both.old) // 2
-    background = Background(both.old[:half], both.new[:half])
-    gallery = Background(both.old[half:], both.new[half:])
+    old, new = compared(both.old, upgrade.old), compared(both.new, upgrade.new)
+    background, gallery = Background(old[:half], new[:half]), Background(old[half:], new[half:])
     asked, modality = (both.new[:half], upgrade.modality) if queries is None else (queries.matrix(), queries.modality)
     found, first = reciprocal_places(
         upgrade.adapter, _distinct(asked)[:QUERIES], modality, gallery, background, seed=seed

@@ -26,6 +26,7 @@ from crossfade.methods.base import Adapter
 from crossfade.spaces import Modality, Space
 from crossfade.stores import Store, open_store
 from crossfade.upgrading.merging import Background
+from crossfade.upgrading.scoring import compared
 from crossfade.upgrading.state import State
 
 __all__ = ["ADAPTER", "PLAN", "Upgrade"]
@@ -144,7 +145,8 @@ class Upgrade:
         paths = {side: self.folder / f"{BACKGROUND}-{side}.npy" for side in ("old", "new")}
         if not all(path.exists() for path in paths.values()):
             return None
-        return Background(**{side: np.load(path, allow_pickle=False) for side, path in paths.items()})
+        old, new = (np.load(path, allow_pickle=False) for path in paths.values())
+        return Background(compared(old, self.old), compared(new, self.new))
 
     def facts(self) -> dict[str, Any]:
         """What it is, in plain values."""

@@ -10,7 +10,7 @@ from live import NEW, OLD, fitted, queries, seen
 
 from crossfade.stores import Hits
 from crossfade.upgrading.merging import MERGES, Background, Merge, comparable, merged
-from crossfade.upgrading.scoring import scores
+from crossfade.upgrading.scoring import compared, scores
 from crossfade.upgrading.starting import DRAWS, SHARES, Uncertainty, choose_merge, reciprocal_places
 
 FLOATS = st.floats(-5, 5, allow_nan=False, width=32)
@@ -71,7 +71,8 @@ def test_scores_are_those_of_the_space(metric: str) -> None:
 
     generator = np.random.default_rng(0)
     q, rows = (generator.standard_normal((n, OLD.dimension)).astype(np.float32) for n in (3, 5))
-    found = np.stack(scores(q, rows, replace(OLD, metric=metric, normalized=False)))  # type: ignore[arg-type]
+    space = replace(OLD, metric=metric, normalized=False)  # type: ignore[arg-type]
+    found = np.stack(scores(q, compared(rows, space), space))
     for i in range(3):
         for j in range(5):
             slow = {
