@@ -121,7 +121,7 @@ def test_another_merge_is_chosen_only_where_it_is_surely_better() -> None:
     better = {**means, **level, "raw": noise[0] + 0.6, "ranks": noise[3] + 0.7}
     assert choose_merge(better, first) == "ranks"
     assert choose_merge(better, np.zeros(400, dtype=int)) == "standardised"  # all by one row's luck
-    hardly = {**{kind: noise[1] + 0.5 for kind in MERGES}, "raw": noise[1] + 0.51}
+    hardly = {**dict.fromkeys(MERGES, noise[1] + 0.5), "raw": noise[1] + 0.51}
     assert choose_merge(hardly, first) == "standardised"
 
 
