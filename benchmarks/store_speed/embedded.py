@@ -20,6 +20,9 @@ Floats = npt.NDArray[np.float32]
 BATCH = 1000
 """Rows in one call, for clients that are to be called in batches."""
 
+PAGE = 4096
+"""Rows in one call of FAISS, as by default in a scan of Crossfade's."""
+
 
 class LanceDB(Client):
     """Tables in a folder, read as Arrow batches and written by ``merge_insert``; the index is IVF-PQ, one partition for 4,096
@@ -143,8 +146,8 @@ class Qdrant(Client):
         self._shared.release()
 
 
-def _batches(count: int) -> Iterator[slice]:
-    return (slice(start, start + BATCH) for start in range(0, count, BATCH))
+def _batches(count: int, size: int = BATCH) -> Iterator[slice]:
+    return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
 
 class Milvus(Client):
@@ -230,7 +233,10 @@ class Faiss(Client):
 
     def scan(self, name: str) -> tuple[list[int], Floats]:
         index = self._indexes[name]
-        return list(range(index.ntotal)), index.reconstruct_n(0, index.ntotal)
+        rows = np.empty((index.ntotal, index.d), dtype=np.float32)
+        for part in _batches(index.ntotal, PAGE):
+            rows[part] = index.reconstruct_n(part.start, part.stop - part.start)
+        return list(range(index.ntotal)), rows
 
     def search(self, name: str, vector: Floats, k: int) -> list[int]:
         _, found = self._indexes[name].search(vector[None], k)

@@ -32,7 +32,8 @@ class Speeds:
     Attributes:
         rows: of the collection.
         seconds: of each kind of work, those of the store's own client and those of Crossfade's store.
-        own_ms: p50 of a search by the store's own client.
+        own_ms: p50 of a search by the store's own client, of a query that was mapped before.
+        hand_ms: p50 of mapping the query and that search.
         store_ms: p50 of the same search by Crossfade's store.
         searcher_ms: p50 of the same search by a searcher, which maps the query.
     """
@@ -40,6 +41,7 @@ class Speeds:
     rows: int
     seconds: dict[str, tuple[list[float], list[float]]]
     own_ms: float
+    hand_ms: float
     store_ms: float
     searcher_ms: float
 
@@ -71,7 +73,7 @@ def measure(client: Client, rows: int, *, dimension: int, searches: int, folder:
         seconds = {"scan": _scans(client, store)}
         asked = vectors[generator.integers(rows, size=WARM + searches)]
         asked = _unit(asked + 0.5 * _unit(generator.standard_normal(asked.shape, dtype=np.float32)))
-        own_ms, store_ms, searcher_ms = np.median(_searches(client, store, asked, folder), axis=0).tolist()
+        own_ms, hand_ms, store_ms, searcher_ms = np.median(_searches(client, store, asked, folder), axis=0).tolist()
         writes, fills = store.capabilities.write, store.capabilities.second_field
     if writes:
         for name in ("written", "twin"):
@@ -81,7 +83,7 @@ def measure(client: Client, rows: int, *, dimension: int, searches: int, folder:
             seconds["insert"] = _inserts(client, store, fresh)
             if fills:
                 seconds["set_vectors"] = _fills(client, store, fresh)
-    return Speeds(rows, seconds, own_ms, store_ms, searcher_ms)
+    return Speeds(rows, seconds, own_ms, hand_ms, store_ms, searcher_ms)
 
 
 def alternating(count: int, works: Sequence[Callable[[int], object]]) -> Floats:
@@ -118,7 +120,7 @@ def _scans(client: Client, store: Store) -> tuple[list[float], list[float]]:
 
 
 def _searches(client: Client, store: Store, asked: Floats, folder: Path) -> Floats:
-    """Milliseconds [searches, 3] of the own client, of the store and of a searcher."""
+    """Milliseconds [searches, 4] of the own client, of the same after mapping by hand, of the store and of a searcher."""
     dimension = asked.shape[1]
     old, new = Space(model="old-model", dimension=dimension), Space(model="new-model", dimension=dimension)
     generator = np.random.default_rng(1)
@@ -133,20 +135,23 @@ def _searches(client: Client, store: Store, asked: Floats, folder: Path) -> Floa
     upgrade = Upgrade.open(folder / "upgrade")
     cutover(upgrade, store, force="the benchmark measures it")
     mapped = [adapter.map(query, "image") for query in queries]
-    found: list[list[Sequence[Id]]] = [[], [], []]
+    found: list[list[Sequence[Id]]] = [[], [], [], []]
     searcher = Searcher(upgrade, store)
 
     def own(number: int) -> None:
         found[0].append(client.search("searched", mapped[number], K))
 
+    def by_hand(number: int) -> None:
+        found[1].append(client.search("searched", adapter.map(queries[number], "image"), K))
+
     def by_store(number: int) -> None:
-        found[1].append(store.search(mapped[number], field=FIELD, k=K)[0].ids)
+        found[2].append(store.search(mapped[number], field=FIELD, k=K)[0].ids)
 
     def by_searcher(number: int) -> None:
-        found[2].append(searcher.search(vector=queries[number], space=new, k=K).ids)
+        found[3].append(searcher.search(vector=queries[number], space=new, k=K).ids)
 
-    seconds = alternating(len(asked), [own, by_store, by_searcher])
-    if not found[0] == found[1] == found[2]:
+    seconds = alternating(len(asked), [own, by_hand, by_store, by_searcher])
+    if not all(each == found[0] for each in found):
         raise RuntimeError(f"All searches of {store.address} must find the same rows; they do not.")
     milliseconds: Floats = 1e3 * seconds[WARM:]
     return milliseconds

@@ -52,6 +52,7 @@ def line(store: str, speeds: Speeds) -> dict[str, Any]:
         "own scan rows/s": round(speeds.rows / min(own)),
         **{name: None if ratio is None else round(ratio, 2) for name, ratio in ratios.items()},
         "own search p50 ms": round(speeds.own_ms, 3),
+        "map adds ms": round(speeds.hand_ms - speeds.own_ms, 3),
         "store adds ms": round(speeds.store_ms - speeds.own_ms, 3),
         "searcher adds ms": round(speeds.searcher_ms - speeds.own_ms, 3),
     }

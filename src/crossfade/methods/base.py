@@ -50,8 +50,8 @@ def l2_normalize(vectors: Floats, *, out: Floats | None = None) -> Floats:
     Raises:
         InvalidVectors: a row is zero or not finite.
     """
-    if vectors.ndim == 1:
-        norm = math.sqrt(np.dot(vectors, vectors))
+    if vectors.size == vectors.shape[-1]:  # one vector: few calls, since each is slow where the processor was idle
+        norm = math.sqrt(np.vdot(vectors, vectors))
         if not ZERO_NORM <= norm < math.inf:
             raise InvalidVectors(
                 f"A vector must be finite and not zero where it is normalised; this one has norm {norm}. "
@@ -86,8 +86,8 @@ def as_queries(vectors: npt.NDArray[Any], space: Space) -> Floats:
             f"Vectors of {space} must have shape [n, {space.dimension}] or [{space.dimension}]; found {values.shape}. "
             "Encode them with that model."
         )
-    if values.ndim == 1:
-        squares = np.dot(values, values)
+    if values.size == space.dimension:
+        squares = np.vdot(values, values)
         fine = squares < math.inf and (squares > 0.0 or not space.normalized)
     else:
         lengths = np.einsum("ij,ij->i", values, values)

@@ -41,7 +41,7 @@ def matrix_of(vectors: npt.NDArray[np.floating], shape: VectorField) -> npt.NDAr
         raise InvalidVectors(
             f"Vectors for the field {shape.name!r} must have {shape.dimension} components; found {found.shape}."
         )
-    if not np.isfinite(matrix).all():
+    if not np.vdot(matrix, matrix) < np.inf and not np.isfinite(matrix).all():  # squares of finite numbers may overflow
         raise InvalidVectors(
             f"Vectors for the field {shape.name!r} must be finite; some are not. Leave those rows out."
         )

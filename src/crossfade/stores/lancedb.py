@@ -38,7 +38,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 import numpy.typing as npt
@@ -69,7 +69,8 @@ from crossfade.stores.records import Hits, Id, Records
 if TYPE_CHECKING:
     from lancedb._lancedb import MergeResult
     from lancedb.merge import LanceMergeInsertBuilder
-    from lancedb.query import LanceQueryBuilder, LanceVectorQueryBuilder
+    from lancedb.query import LanceQueryBuilder
+    from lancedb.table import AsyncTable
 
 __all__ = ["LanceDBBackend", "connect"]
 
@@ -285,22 +286,29 @@ class LanceDBBackend(Backend):
         return rows if where is None else rows.where(where)
 
     def _nearest(self, query: Query, vectors: Floats, k: int, where: str | None) -> Iterator[Hits]:
-        asked = vectors if len(vectors) > 1 else vectors[0]
-        found = self._table.search(asked, query_type="vector", vector_column_name=query.field)
-        search = (
-            cast("LanceVectorQueryBuilder", found).distance_type(query.metric).limit(k).select([self._id, "_distance"])
-        )
-        if where is not None:
-            search = search.where(where, prefilter=True)
-        if query.exact:
-            search = search.bypass_vector_index()
-        else:
-            search = search.refine_factor(REFINED).minimum_nprobes(PARTITIONS).maximum_nprobes(0)  # 0: all, if need be
-        rows = search.to_arrow()
-        distances = rows["_distance"].to_numpy()
-        numbers = rows["query_index"].to_numpy() if len(vectors) > 1 else np.zeros(len(rows), dtype=np.int32)
+        several = len(vectors) > 1
+
+        async def asked(table: AsyncTable) -> pa.Table:
+            search = table.query().nearest_to(vectors if several else vectors[0]).column(query.field)
+            search = search.distance_type(query.metric).limit(k).select([self._id, "_distance"])
+            if where is not None:
+                search = search.where(where)
+            if query.exact:
+                search = search.bypass_vector_index()
+            else:
+                search = (
+                    search.refine_factor(REFINED).minimum_nprobes(PARTITIONS).maximum_nprobes(0)
+                )  # 0: all, if need be
+            return await search.to_arrow()
+
+        rows = self._connection.asked(asked)
+        ids, distances = ids_of(rows[self._id]), rows["_distance"].to_numpy()
+        if not several:
+            yield Hits(ids, _scores(distances, query.metric))
+            return
+        numbers = rows["query_index"].to_numpy()
         order = np.lexsort((distances, numbers))
-        ids, scores = ids_of(rows[self._id]), _scores(distances, query.metric)
+        scores = _scores(distances, query.metric)
         bounds = np.searchsorted(numbers[order], np.arange(len(vectors) + 1))
         for first, last in pairwise(bounds):
             places = order[first:last]
@@ -334,4 +342,4 @@ class LanceDBBackend(Backend):
 def _scores(distances: Floats, metric: Metric) -> Floats:
     """Scores from LanceDB's distances: one less the similarity, or the square of the Euclidean distance."""
     scores = -np.sqrt(np.maximum(distances, 0)) if metric == "l2" else 1 - distances
-    return scores.astype(np.float32)
+    return scores.astype(np.float32, copy=False)

@@ -6,18 +6,18 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, final
+from typing import TYPE_CHECKING, Any, TypeVar, cast, final
 
 import pyarrow as pa
 
 from crossfade.errors import CrossfadeError, MissingExtra, StoreChanged, StoreError, Unreachable
 
 if TYPE_CHECKING:
-    from lancedb.table import Table
+    from lancedb.table import AsyncTable, Table
 
 __all__ = ["LanceDBConnection"]
 
@@ -53,12 +53,22 @@ class LanceDBConnection:
         self._folder, self._name, self._id, self._address = folder, name, id_column, address
         try:
             import lancedb
+            from lancedb.background_loop import LOOP
         except ImportError as error:
             raise MissingExtra("lancedb", extra="stores", feature="The store LanceDB") from error
         self._require_folder()  # the client would make it
         with self.translated("be opened"):
-            self._database = lancedb.connect(folder, read_consistency_interval=timedelta(0))
+            always, session = timedelta(0), lancedb.Session()
+            self._database = lancedb.connect(folder, read_consistency_interval=always, session=session)
             self.table = self._open()
+            self._loop = cast(Any, LOOP)
+            database = self._loop.run(lancedb.connect_async(folder, read_consistency_interval=always, session=session))
+            self._asked: AsyncTable = self._loop.run(database.open_table(name))
+
+    def asked(self, search: Callable[[AsyncTable], Awaitable[pa.Table]]) -> pa.Table:
+        """Search in one turn of the client's event loop, where its ``table.search`` takes five of them: 1 ms of one search."""
+        rows: pa.Table = self._loop.run(search(self._asked))
+        return rows
 
     def schema(self, needed: Sequence[str] = ()) -> pa.Schema:
         """Of this moment.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from math import isnan
+from operator import itemgetter
 from typing import Any, final
 
 import numpy as np
@@ -23,6 +25,9 @@ Floats = npt.NDArray[np.float32]
 
 MOST_CANDIDATES = 1000
 """Largest ``hnsw.ef_search``."""
+
+CANDIDATES = 40
+"""What ``hnsw.ef_search`` is where nobody set it."""
 
 FRESH = 2.0
 """Seconds for which a field is taken to have an index, or none."""
@@ -57,13 +62,25 @@ def search(connection: Connection, table: Table, query: Query, indexes: Indexes)
     by_index = _can(query) and indexes.has(connection, table, query.field, query.metric)
     if not by_index:
         return _hits(connection, table, query, query.vectors, index=False)
-    with connection.transaction():
-        prepare(connection, table, query.k)
-        found = _hits(connection, table, query, query.vectors, index=True)
+    found = _bare(connection, table, query)
+    if found is None:
+        with connection.transaction():
+            prepare(connection, table, query.k)
+            found = _hits(connection, table, query, query.vectors, index=True)
     short = [number for number, hits in enumerate(found) if len(hits) < query.k]
     for number, hits in zip(short, _hits(connection, table, query, query.vectors[short], index=False), strict=True):
         found[number] = hits
     return found
+
+
+def _bare(connection: Connection, table: Table, query: Query) -> list[Hits] | None:
+    """What the index gives by the server's own settings, in one statement in place of four; None where that may be too little,
+    or was: no condition is met by fewer rows, and enough rows come from no other settings.
+    """
+    if query.where or query.lacking is not None or query.k > CANDIDATES:
+        return None
+    found = _hits(connection, table, query, query.vectors, index=True)
+    return found if all(len(hits) == query.k for hits in found) else None
 
 
 def prepare(connection: Connection, table: Table, k: int) -> None:
@@ -100,7 +117,7 @@ def _hits(connection: Connection, table: Table, query: Query, vectors: Floats, *
 
 
 def _best(rows: Sequence[tuple[Any, ...]], metric: Metric) -> Hits:
-    distances = np.array([row[1] for row in rows], dtype=np.float64)
-    scores = np.nan_to_num(1 - distances, nan=0.0) if metric == "cosine" else -distances
-    order = np.argsort(-scores, kind="stable")  # an index may give them out of order
-    return Hits([rows[row][0] for row in order], scores[order].astype(np.float32))
+    """In order, since an index may give rows out of it; by cosine a distance from a zero vector is NaN, and counts as 1."""
+    scored = [(-d if metric != "cosine" else 0.0 if isnan(d) else 1 - d, id_) for id_, d in rows]
+    scored.sort(key=itemgetter(0), reverse=True)  # stable
+    return Hits([id_ for _, id_ in scored], np.array([score for score, _ in scored], dtype=np.float32))

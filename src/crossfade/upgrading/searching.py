@@ -173,12 +173,13 @@ class Searcher:
         """The k best rows of each of several queries [q, d] of one space; see :meth:`search`."""
         require_k(k)
         kind = modality or self.upgrade.modality
-        queries = as_queries(np.atleast_2d(vectors), space)
         if space != self.upgrade.old and space != self.upgrade.new:
             raise SpaceMismatch(
                 f"Queries must live in {self.upgrade.old} or {self.upgrade.new}; found {space}. Encode them by "
                 "searcher.expects."
             )
+        queries: Floats = np.asarray(vectors, dtype=np.float32)
+        queries = queries[None] if queries.ndim == 1 else queries
         serving = self.upgrade.state.now().serving
         try:
             return self._served(serving, queries, space, kind, k, where, exact)
@@ -193,10 +194,10 @@ class Searcher:
     ) -> list[Hits]:
         upgrade = self.upgrade
         if space == upgrade.old:
-            return self._asked(upgrade.old_field, queries, upgrade.old, k, where, exact)
+            return self._asked(upgrade.old_field, as_queries(queries, space), upgrade.old, k, where, exact)
         if serving == "native":
-            return self._asked(upgrade.new_field, queries, upgrade.new, k, where, exact)
-        mapped = upgrade.adapter.map(queries, kind)
+            return self._asked(upgrade.new_field, as_queries(queries, space), upgrade.new, k, where, exact)
+        mapped = upgrade.adapter.map(queries, kind)  # which looks at them, too
         depth = k if self._rerank is None else max(k, self._rerank.candidates)
         if serving == "mixed":
             found = self._mixed(queries, mapped, depth, where, exact)
