@@ -32,7 +32,7 @@ from crossfade.upgrading.merging import MERGES, Merge
 from crossfade.upgrading.starting import ORDERS, Order
 
 SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
-K, SAMPLE, LOGS, LOG, HELD_OUT = 10, 200, 4, 2000, 0.5
+K, SAMPLE, LOGS, LOG, HELD_OUT = 10, 200, 24, 2000, 0.5
 RESAMPLES, LEVEL = 2000, 0.95
 TRAFFIC = ("even", "Zipf")
 
