@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from statistics import mean
 
@@ -84,9 +85,15 @@ class Sweep:
         if not values:
             return None
         one = np.concatenate(values)
-        _, groups = np.unique(np.asarray(images), return_inverse=True)
-        bootstrap = Bootstrap(groups, resamples=RESAMPLES, level=LEVEL, seed=0)
+        bootstrap = _bootstrap(tuple(images))
         return bootstrap.estimate(float(one.mean()), bootstrap.means(one[:, None])[:, 0])
+
+
+@lru_cache(maxsize=4)
+def _bootstrap(images: tuple[str, ...]) -> Bootstrap:
+    """Resamples of images, drawn once for all differences over the same ones."""
+    groups = np.unique(np.asarray(images), return_inverse=True)[1]
+    return Bootstrap(groups, resamples=RESAMPLES, level=LEVEL, seed=0)
 
 
 def ablation(sweep: Sweep, *, base: str = "default") -> list[Row]:

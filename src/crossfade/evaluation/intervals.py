@@ -9,6 +9,7 @@ assumption about its distribution (Efron and Tibshirani, 1993, chapter 13).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from statistics import NormalDist
 
 import numpy as np
@@ -24,6 +25,9 @@ Values = npt.NDArray[np.float64]
 CHUNK_WEIGHTS = 1 << 22
 """Weights drawn at a time: 32 MB."""
 
+KEPT_WEIGHTS = 1 << 25
+"""Weights that are kept for the next call, if there are no more: 64 MB, in 16 bits, since a group is drawn once on average."""
+
 POWER = 0.8
 """Chance of deciding that a sample size is asked to give."""
 
@@ -32,7 +36,7 @@ HOPELESS = 100
 
 
 class Bootstrap:
-    """Resamples of groups of queries, drawn anew from the seed at each call: the same for every column.
+    """Resamples of groups of queries, the same for every column and at each call; only a few are kept, more are drawn anew.
 
     Args:
         groups: [q] integers; queries of one group are drawn together.
@@ -53,6 +57,7 @@ class Bootstrap:
         self.resamples = resamples
         self.level = level
         self.seed = seed
+        self._kept: list[npt.NDArray[np.uint16]] | None = None
 
     @property
     def groups(self) -> int:
@@ -63,16 +68,11 @@ class Bootstrap:
         """The mean of each column in each resample: [q, c] → [resamples, c]."""
         columns = [*values.T, np.ones(len(values))]
         sums = np.stack([np.bincount(self.group, weights=c, minlength=self.groups) for c in columns], axis=1)
-        generator = np.random.default_rng(self.seed)
-        step = max(1, CHUNK_WEIGHTS // self.groups)
-        out = np.empty((self.resamples, values.shape[1]))
-        for start in range(0, self.resamples, step):
-            count = min(step, self.resamples - start)
-            drawn = generator.integers(0, self.groups, size=(count, self.groups), dtype=np.int32)
-            flat = (drawn + (np.arange(count) * self.groups)[:, None]).ravel()
-            weights = np.bincount(flat, minlength=count * self.groups).reshape(count, self.groups)
+        out, start = np.empty((self.resamples, values.shape[1])), 0
+        for weights in self._weights():
             totals = weights.astype(np.float64) @ sums
-            out[start : start + count] = totals[:, :-1] / totals[:, -1:]
+            out[start : start + len(weights)] = totals[:, :-1] / totals[:, -1:]
+            start += len(weights)
         return out
 
     def estimate(self, value: float, resampled: Values) -> Estimate:
@@ -80,6 +80,21 @@ class Bootstrap:
         tail = (1.0 - self.level) / 2.0
         low, high = np.quantile(resampled, [tail, 1.0 - tail])
         return Estimate(float(value), float(low), float(high))
+
+    def _weights(self) -> Iterable[npt.NDArray[np.integer]]:
+        """How often each group is drawn, [some resamples, groups] at a time."""
+        if self._kept is None and self.resamples * self.groups <= KEPT_WEIGHTS:
+            self._kept = [weights.astype(np.uint16) for weights in self._drawn()]
+        return self._drawn() if self._kept is None else self._kept
+
+    def _drawn(self) -> Iterator[npt.NDArray[np.int64]]:
+        generator = np.random.default_rng(self.seed)
+        step = max(1, CHUNK_WEIGHTS // self.groups)
+        for start in range(0, self.resamples, step):
+            count = min(step, self.resamples - start)
+            drawn = generator.integers(0, self.groups, size=(count, self.groups), dtype=np.int32)
+            flat = (drawn + (np.arange(count) * self.groups)[:, None]).ravel()
+            yield np.bincount(flat, minlength=count * self.groups).reshape(count, self.groups)
 
     def ratio(self, value: float, numerator: Values, denominator: Values) -> Estimate | None:
         """The interval of a ratio of two resampled quantities; None where it has no finite ends.
