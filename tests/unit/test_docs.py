@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,19 +18,25 @@ def python_blocks(page: Path) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.M | re.S)
 
 
-def test_the_readme_example_runs(tmp_path: Path) -> None:
+def run(example: str, folder: Path) -> str:
+    done = subprocess.run([sys.executable, "-c", example], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_readme_example_runs_and_the_first_pages_goes_on_from_its_vectors(tmp_path: Path) -> None:
     (example,) = python_blocks(ROOT / "README.md")
     lines = [line for line in example.splitlines() if line.strip()]
     assert len(lines) <= 10
-    done = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "compatible" in done.stdout
+    (tmp_path / "readme").mkdir()
+    assert "compatible" in run(example, tmp_path / "readme")
+    shutil.copytree(tmp_path / "readme" / "vectors", tmp_path / "index" / "vectors")
+    assert "compatible" in run("\n".join(python_blocks(ROOT / "docs" / "index.md")), tmp_path / "index")
 
 
 @pytest.mark.parametrize(
     "page",
     [
-        "index.md",
         "vectors.md",
         "chains.md",
         "compatible-training.md",
@@ -42,9 +49,7 @@ def test_the_readme_example_runs(tmp_path: Path) -> None:
     ],
 )
 def test_the_examples_of_a_page_run_one_after_the_other(page: str, tmp_path: Path) -> None:
-    example = "\n".join(python_blocks(ROOT / "docs" / page))
-    done = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    run("\n".join(python_blocks(ROOT / "docs" / page)), tmp_path)
 
 
 def test_generated_pages_are_current() -> None:
