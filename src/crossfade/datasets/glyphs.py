@@ -240,11 +240,18 @@ def _characters() -> dict[int, tuple[str, ...]]:
         font = _font(typeface, _INDEX_EM)
         missing = _ink(_UNASSIGNED, font)
         for code, glyph in FT2Font(str(_path(typeface))).get_charmap().items():
-            if glyph and _has_a_name_worth_reading(chr(code)):
-                ink = _ink(chr(code), font)
-                if min(ink.size) and (ink.size != missing.size or ink.tobytes() != missing.tobytes()):
-                    typefaces_of.setdefault(code, []).append(typeface)
+            if glyph and _has_a_name_worth_reading(chr(code)) and _has_ink(chr(code), font, missing):
+                typefaces_of.setdefault(code, []).append(typeface)
     return {code: tuple(typefaces_of[code]) for code in sorted(typefaces_of)}
+
+
+def _has_ink(character: str, font: ImageFont.FreeTypeFont, missing: Image.Image) -> bool:
+    """Whether a character has ink, and other ink than what the typeface draws for those that it misses."""
+    box = font.getmask(character).getbbox()
+    if box is None:
+        return False
+    left, top, right, bottom = box
+    return (right - left, bottom - top) != missing.size or _ink(character, font).tobytes() != missing.tobytes()
 
 
 def _has_a_name_worth_reading(character: str) -> bool:
