@@ -125,6 +125,26 @@ def test_the_index_is_asked_unless_the_search_is_exact(server: Server) -> None:
     server.run("DROP TABLE asked")
 
 
+def test_what_the_indexs_first_candidates_lack_is_found_by_looking_further(server: Server) -> None:
+    server.run(f"CREATE TABLE short (id text PRIMARY KEY, old vector({DIMENSION}))")
+    server.run("CREATE ROLE hasty LOGIN SUPERUSER")
+    server.run("ALTER ROLE hasty SET hnsw.ef_search = 4")
+    server.run("ALTER ROLE hasty SET enable_seqscan = off")
+    with open_store(server.address("short", user="hasty")) as store:
+        store.upsert(Records(rows().ids, {"old": rows().vectors["old"]}))
+        server.run("CREATE INDEX ON short USING hnsw (old vector_cosine_ops)")
+        exact = store.search(QUERIES, field="old", k=210, exact=True)
+        for mine, theirs in zip(store.search(QUERIES, field="old", k=10), exact, strict=True):
+            assert len(mine) == 10  # more than the role's candidates
+            assert set(mine.ids) <= set(theirs.ids)
+        store.delete(exact[0].ids[:200])  # which the index still holds
+        (hits,) = store.search(QUERIES[0], field="old", k=10)
+        assert hits.ids[0] == exact[0].ids[200]
+        assert len(hits) == 10
+    server.run("DROP TABLE short")
+    server.run("DROP ROLE hasty")
+
+
 def test_a_zero_vector_scores_zero_and_keeps_its_place(server: Server) -> None:
     server.run("CREATE TABLE zeros (id text PRIMARY KEY, old vector(2))")
     vectors = np.array([[1, 0], [0, 0], [-1, 0], [0, 2]], dtype=np.float32)
