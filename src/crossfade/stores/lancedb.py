@@ -296,9 +296,8 @@ class LanceDBBackend(Backend):
             if query.exact:
                 search = search.bypass_vector_index()
             else:
-                search = (
-                    search.refine_factor(REFINED).minimum_nprobes(PARTITIONS).maximum_nprobes(0)
-                )  # 0: all, if need be
+                search = search.refine_factor(REFINED).minimum_nprobes(PARTITIONS)
+                search = search.maximum_nprobes(0)  # all, if need be
             return await search.to_arrow()
 
         rows = self._connection.asked(asked)

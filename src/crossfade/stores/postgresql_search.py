@@ -74,8 +74,8 @@ def search(connection: Connection, table: Table, query: Query, indexes: Indexes)
 
 
 def _bare(connection: Connection, table: Table, query: Query) -> list[Hits] | None:
-    """What the index gives by the server's own settings, in one statement in place of four; None where that may be too little,
-    or was: no condition is met by fewer rows, and enough rows come from no other settings.
+    """What the index gives by the server's own settings, in one statement in place of four; None where that may be too few rows,
+    or was. Other settings only let the index look further, so enough rows are the same by both.
     """
     if query.where or query.lacking is not None or query.k > CANDIDATES:
         return None

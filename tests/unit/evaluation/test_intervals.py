@@ -85,3 +85,17 @@ def test_bad_input_is_refused():
         Bootstrap(np.arange(5), resamples=200, level=1.0, seed=0)
     with pytest.raises(EvaluationError, match="at least 100"):
         Bootstrap(np.arange(5), resamples=10, level=0.9, seed=0)
+
+
+def test_resamples_are_the_same_whether_they_are_kept_or_drawn_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(0)
+    groups, values = generator.integers(0, 40, size=200), generator.standard_normal((200, 2))
+    kept = Bootstrap(groups, resamples=300, level=0.95, seed=3)
+    first = kept.means(values)
+    assert kept._kept is not None
+    np.testing.assert_array_equal(kept.means(values), first)
+    monkeypatch.setattr("crossfade.evaluation.intervals.KEPT_WEIGHTS", 0)
+    anew = Bootstrap(groups, resamples=300, level=0.95, seed=3)
+    np.testing.assert_array_equal(anew.means(values), first)
+    assert anew._kept is None
+    np.testing.assert_array_equal(anew.means(values[:, :1]), first[:, :1])
